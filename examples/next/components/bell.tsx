@@ -33,7 +33,7 @@ export function Bell({ gateway, user, outbox }: Props) {
   const markAllAsRead = () => {
     const upTo = notifications.at(-1)?.id ?? 0;
     mark(upTo);
-    outbox.send('/api/notifications/read', { upTo });
+    outbox.send({ name: 'Mark all as read', url: '/api/notifications/read', body: { upTo } });
   };
 
   return (

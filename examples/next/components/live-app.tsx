@@ -3,7 +3,8 @@ import { useRouter } from 'next/navigation';
 import { useEffect, useState, type ComponentProps } from 'react';
 import { ConnectionStatus, SseDevtools, SseProvider, useSse } from 'sse-gateway-client/react';
 import { signOut } from '@/app/actions';
-import { CHANNEL, TOPIC, schemas } from '@/lib/events';
+import { asUser } from '@/lib/as-user';
+import { CHANNEL, TOPICS, schemas } from '@/lib/events';
 import { Outbox } from '@/lib/outbox';
 import { Bell } from './bell';
 import { Dashboard } from './dashboard';
@@ -17,12 +18,12 @@ type Props = ComponentProps<typeof Dashboard> & {
 
 export function LiveApp({ gateway, user, ...state }: Props) {
   const router = useRouter();
-  const [outbox] = useState(() => new Outbox(user.id));
+  const [outbox] = useState(() => new Outbox(user.id, () => router.refresh()));
   return (
     <SseProvider
       url={`${gateway}/events`}
-      ticketUrl="/api/sse-ticket"
-      topics={[TOPIC]}
+      ticketUrl={asUser('/api/sse-ticket', user.id)}
+      topics={TOPICS}
       schemas={schemas}
       share={`user-${user.id}`}
       retained={{ [CHANNEL]: { events: ['counters'], key: () => 'counters' } }}
@@ -43,7 +44,7 @@ export function LiveApp({ gateway, user, ...state }: Props) {
   );
 }
 
-/** When the session has ended, the server renders the login. */
+/** When the session has ended, the server renders the login, or the page of the next user. */
 function Status() {
   const router = useRouter();
   const { status } = useSse();

@@ -13,14 +13,16 @@ export function OrderForm({ outbox }: { outbox: Outbox }) {
         <button
           key={product}
           className={BUTTON}
-          onClick={() => outbox.send('/api/orders', { product })}
+          onClick={() => outbox.send({
+            name: `Order a ${product}`, url: '/api/orders', body: { product },
+          })}
         >
           Order a {product} (€{PRICES[product]})
         </button>
       ))}
       <p role="status">
         {state.pending.length > 0 && `${state.pending.length} waiting to be sent`}
-        {state.refused && ` The server refused a command (${state.refused.url}).`}
+        {state.refused && ` ${state.refused.name}: ${state.refused.reason}`}
       </p>
     </section>
   );

@@ -1,5 +1,5 @@
 CREATE TABLE "events" (
-	"id" serial PRIMARY KEY NOT NULL,
+	"id" integer PRIMARY KEY NOT NULL,
 	"command" uuid NOT NULL,
 	"user_id" text NOT NULL,
 	"text" text NOT NULL,
@@ -12,14 +12,19 @@ CREATE TABLE "metrics_snapshots" (
 	"id" serial PRIMARY KEY NOT NULL,
 	"visitors" integer NOT NULL,
 	"orders" integer NOT NULL,
-	"revenue" integer NOT NULL,
+	"revenue" bigint NOT NULL,
 	"created_at" timestamp with time zone DEFAULT now() NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "sessions" (
-	"token" text PRIMARY KEY NOT NULL,
+	"token_hash" text PRIMARY KEY NOT NULL,
 	"user_id" text NOT NULL,
-	"created_at" timestamp with time zone DEFAULT now() NOT NULL
+	"expires_at" timestamp with time zone NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "totals" (
+	"orders" integer NOT NULL,
+	"revenue" bigint NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "users" (

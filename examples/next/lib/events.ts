@@ -1,8 +1,10 @@
 import type { EventsOf } from 'sse-gateway-client';
 import { z } from 'zod';
 
-/** The topic of everybody's events. */
+/** The topics of everybody's events. The history of notifications has no other events in it. */
 export const TOPIC = 'dashboard';
+export const NOTIFICATIONS = 'notifications';
+export const TOPICS = [TOPIC, NOTIFICATIONS];
 export const CHANNEL = `broadcast:${TOPIC}` as const;
 
 /** Number of points and activities that the dashboard shows. */
@@ -23,9 +25,9 @@ export const schemas = {
   /** The last 20 are retained, and so are the activities. */
   'point': Point,
   'activity': Activity,
-  /** On the user's channel, and read from its history when the page is opened. */
+  /** On their own topic, and read from its history when the page is opened. */
   'notification': Activity,
-  /** All notifications up to this id are read, in every tab and on every device. */
+  /** On the user's channel. Notifications up to this id are read, in all tabs, on all devices. */
   'notifications-read': z.object({ upTo: z.number() }),
 };
 

@@ -1,35 +1,42 @@
-import { and, count, desc, eq, sum } from 'drizzle-orm';
+import { and, desc, eq } from 'drizzle-orm';
 import { db } from './db';
-import { SHOWN, TOPIC, type Activity } from './events';
+import { NOTIFICATIONS, SHOWN, TOPIC, type Activity } from './events';
 import { PRICES, type Product } from './products';
-import { events, users } from './schema';
+import { events, totals } from './schema';
 import { sse } from './sse';
+
+type Customer = { id: string; name: string };
 
 const activity = (event: typeof events.$inferSelect): Activity => ({
   id: event.id, at: event.createdAt.toISOString(), text: event.text,
 });
 
-/**
- * Stores an order and publishes it. A command that is repeated stores nothing, and publishes only
- * what was not published the first time.
- */
-export async function placeOrder(
-  user: typeof users.$inferSelect, command: string, product: Product,
-) {
-  const text = `${user.name} ordered a ${product}`;
-  await db.insert(events).values({ command, userId: user.id, text, amount: PRICES[product] })
-    .onConflictDoNothing();
-  const [event] = await db.select().from(events)
-    .where(and(eq(events.userId, user.id), eq(events.command, command)));
+/** Stores an order and its event. A command that is repeated returns the event of the first one. */
+export function storeOrder({ id: userId, name }: Customer, command: string, product: Product) {
+  return db.transaction(async (transaction) => {
+    // The lock makes orders wait for each other, so that their ids have no gaps.
+    const [before] = await transaction.select().from(totals).for('update');
+    const [stored] = await transaction.select().from(events)
+      .where(and(eq(events.userId, userId), eq(events.command, command)));
+    if (stored) return stored;
+    const [id, amount] = [before.orders + 1, PRICES[product]];
+    await transaction.update(totals).set({ orders: id, revenue: before.revenue + amount });
+    const text = `${name} ordered a ${product}`;
+    const [event] = await transaction.insert(events)
+      .values({ id, command, userId, text, amount }).returning();
+    return event;
+  });
+}
+
+/** Stores an order and publishes it. A repeated command publishes only what was not published. */
+export async function placeOrder(user: Customer, command: string, product: Product) {
+  const event = await storeOrder(user, command, product);
   // After the transaction, so that clients that receive the event can load what it describes.
   const payload = activity(event);
   const key = `order-${event.id}`;
   const keep = `activity-${event.id % SHOWN}`;
-  const everyone = await db.select({ id: users.id }).from(users);
-  await Promise.all([
-    sse.publishToBroadcast(TOPIC, 'activity', payload, { key, keep }),
-    ...everyone.map(({ id }) => sse.publishToUser(id, 'notification', payload, { key })),
-  ]);
+  await sse.publishToBroadcast(TOPIC, 'activity', payload, { key, keep });
+  await sse.publishToBroadcast(NOTIFICATIONS, 'notification', payload, { key });
 }
 
 export async function latestActivities() {
@@ -39,6 +46,6 @@ export async function latestActivities() {
 
 /** Number and value of all orders. */
 export async function orderTotals() {
-  const [totals] = await db.select({ orders: count(), revenue: sum(events.amount) }).from(events);
-  return { orders: totals.orders, revenue: Number(totals.revenue ?? 0) };
+  const [{ orders, revenue }] = await db.select().from(totals);
+  return { orders, revenue };
 }

@@ -1,27 +1,39 @@
 // Commands that the user has given and the server has not confirmed. They are in localStorage, so
 // they outlive a reload, and one tab at a time sends them, in their order.
+import { asUser } from './as-user';
 
-export type Command = { id: string; url: string; body: Record<string, unknown> };
+/** `name` is for the user. */
+type Command = { name: string; url: string; body: Record<string, unknown> };
+type Stored = Command & { id: string };
 
 /** `pending`: the commands of all tabs, oldest first. `refused`: the last one, if it failed. */
-type State = { pending: Command[]; refused?: Command };
+type State = { pending: Stored[]; refused?: { name: string; reason: string } };
 
 export const EMPTY: State = { pending: [] };
 
 const TIMEOUT = 10_000;
 const MIN_DELAY = 1000;
 const MAX_DELAY = 30_000;
-/** Refused for now: signed out, timeout, too many requests. Status 5xx is retried as well. */
-const RETRIED = [401, 408, 429];
+/** Refused for now: timeout, too many requests. Status 5xx is retried as well. */
+const RETRIED = [408, 429];
 
 export class Outbox {
+  #userId: string;
+  #onSignedOut: () => void;
   #prefix: string;
   #state: State = EMPTY;
   #listeners = new Set<() => void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Aborted while the outbox is closed. */
+  #closed = AbortSignal.abort();
+  #close = () => {};
+  #lastTime = 0;
 
-  constructor(userId: string) {
-    this.#prefix = `outbox:${userId}:`;
+  /** `onSignedOut`: somebody else is signed in, or nobody. The commands stay. */
+  constructor(userId: string, onSignedOut: () => void) {
+    this.#userId = userId;
+    this.#onSignedOut = onSignedOut;
+    this.#prefix = `outbox:${encodeURIComponent(userId)}:`;
   }
 
   /** With `subscribe` for useSyncExternalStore. */
@@ -38,10 +50,12 @@ export class Outbox {
   };
 
   /** Stores a command and sends it as soon as possible. A repeated request has the same id. */
-  send(url: string, body: Command['body']) {
-    const command: Command = { id: crypto.randomUUID(), url, body };
+  send(command: Command) {
+    const stored: Stored = { ...command, id: crypto.randomUUID() };
+    // In the order of the calls, also within a millisecond.
+    this.#lastTime = Math.max(Date.now(), this.#lastTime + 1);
     // One key for each command: tabs cannot change a common value without losing updates.
-    localStorage.setItem(`${this.#prefix}${Date.now()}:${command.id}`, JSON.stringify(command));
+    localStorage.setItem(`${this.#prefix}${this.#lastTime}:${stored.id}`, JSON.stringify(stored));
     this.#read();
     this.flush();
   }
@@ -49,27 +63,27 @@ export class Outbox {
   flush = () => this.#flush(MIN_DELAY);
 
   #open() {
-    window.addEventListener('storage', this.#read);
-    window.addEventListener('online', this.flush);
+    const controller = new AbortController();
+    this.#closed = controller.signal;
+    this.#close = () => controller.abort();
+    window.addEventListener('storage', this.#read, { signal: this.#closed });
+    window.addEventListener('online', this.flush, { signal: this.#closed });
     this.#read();
     this.flush();
   }
 
-  #close() {
-    window.removeEventListener('storage', this.#read);
-    window.removeEventListener('online', this.flush);
-    clearTimeout(this.#timer);
-  }
-
   #flush(delay: number) {
     clearTimeout(this.#timer);
+    const closed = this.#closed;
     void navigator.locks.request(this.#prefix, async () => {
       for (const [key, command] of this.#stored()) {
-        if (await this.#isSettled(command)) {
+        if (closed.aborted) return;
+        if (await this.#isSettled(command, closed)) {
           localStorage.removeItem(key);
           this.#read();
           continue;
         }
+        if (closed.aborted) return;
         clearTimeout(this.#timer);
         const next = Math.min(2 * delay, MAX_DELAY);
         this.#timer = setTimeout(() => this.#flush(next), delay);
@@ -78,16 +92,29 @@ export class Outbox {
     });
   }
 
-  async #isSettled(command: Command) {
-    const response = await fetch(command.url, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ ...command.body, command: command.id }),
-      signal: AbortSignal.timeout(TIMEOUT),
-    }).catch(() => undefined);
-    if (!response || response.status >= 500 || RETRIED.includes(response.status)) return false;
-    this.#state = { ...this.#state, refused: response.ok ? undefined : command };
-    return true;
+  /** Whether the server has accepted or refused the command. */
+  async #isSettled({ id, name, url, body }: Stored, closed: AbortSignal) {
+    try {
+      const response = await fetch(asUser(url, this.#userId), {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ ...body, command: id }),
+        redirect: 'manual',
+        signal: AbortSignal.any([closed, AbortSignal.timeout(TIMEOUT)]),
+      });
+      if (response.status >= 500 || RETRIED.includes(response.status)) return false;
+      // A redirect or a page in place of JSON is a login.
+      const isJson = response.headers.get('content-type')?.startsWith('application/json');
+      if (response.status === 401 || !isJson) {
+        this.#onSignedOut();
+        return false;
+      }
+      const { error } = await response.json();
+      this.#state = { ...this.#state, refused: response.ok ? undefined : { name, reason: error } };
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   #read = () => {
@@ -95,7 +122,7 @@ export class Outbox {
     for (const listener of this.#listeners) listener();
   };
 
-  #stored(): [string, Command][] {
+  #stored(): [string, Stored][] {
     return Object.entries<string>(localStorage)
       .filter(([key]) => key.startsWith(this.#prefix))
       .sort()

@@ -1,6 +1,10 @@
-import { integer, pgTable, serial, text, timestamp, unique, uuid } from 'drizzle-orm/pg-core';
+import {
+  bigint, integer, pgTable, serial, text, timestamp, unique, uuid,
+} from 'drizzle-orm/pg-core';
 
-const createdAt = timestamp('created_at', { withTimezone: true }).notNull().defaultNow();
+const time = (name: string) => timestamp(name, { withTimezone: true }).notNull();
+const createdAt = time('created_at').defaultNow();
+const revenue = bigint({ mode: 'number' }).notNull();
 
 export const users = pgTable('users', {
   id: text().primaryKey(),
@@ -11,10 +15,15 @@ export const users = pgTable('users', {
 
 const userId = text('user_id').notNull().references(() => users.id);
 
-export const sessions = pgTable('sessions', { token: text().primaryKey(), userId, createdAt });
+export const sessions = pgTable('sessions', {
+  tokenHash: text('token_hash').primaryKey(),
+  userId,
+  expiresAt: time('expires_at'),
+});
 
 export const events = pgTable('events', {
-  id: serial().primaryKey(),
+  /** The number of the order: 1, 2, 3, … */
+  id: integer().primaryKey(),
   /** The command that caused the event. The browser chose it, and may send it again. */
   command: uuid().notNull(),
   userId,
@@ -23,10 +32,13 @@ export const events = pgTable('events', {
   createdAt,
 }, (table) => [unique().on(table.userId, table.command)]);
 
+/** One row: number and value of all orders. */
+export const totals = pgTable('totals', { orders: integer().notNull(), revenue });
+
 export const metricsSnapshots = pgTable('metrics_snapshots', {
   id: serial().primaryKey(),
   visitors: integer().notNull(),
   orders: integer().notNull(),
-  revenue: integer().notNull(),
+  revenue,
   createdAt,
 });

@@ -1,6 +1,7 @@
 // The app of examples/next in Chromium: notifications, dashboard, outbox, and what happens if the
 // gateway fails.
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { until } from '../lib/processes.js';
 import { activities, bell, live, order, setUp } from './lib.js';
@@ -96,7 +97,7 @@ test('examples/next', async (t) => {
 
     // The server accepts the command, and its response is lost.
     let lost = 0;
-    await alice.route('**/api/orders', async (route) => {
+    await alice.route(/\/api\/orders/, async (route) => {
       lost += 1;
       await route.fetch();
       await route.abort();
@@ -130,10 +131,94 @@ test('examples/next', async (t) => {
   });
 
   await t.test('command that the server refuses is not repeated', async () => {
-    const data = { product: 'car' };
-    const response = await alice.request.post(`${app.url}/api/orders`, { data });
-    assert.equal(response.status(), 400);
-    const signedOut = await (await app.device()).request.post(`${app.url}/api/sse-ticket`);
-    assert.equal(signedOut.status(), 401);
+    await alice.route(/\/api\/orders/, (route) => {
+      const data = { ...route.request().postDataJSON(), product: 'car' };
+      return route.continue({ postData: JSON.stringify(data) });
+    }, { times: 1 });
+    await order(alice, 'lamp');
+    await alice.getByText('Order a lamp: This product is not available.').waitFor();
+    await alice.getByText('1 waiting to be sent').waitFor({ state: 'detached' });
+    const post = (options) =>
+      alice.request.post(`${app.url}/api/orders?user=alice`, { ...options });
+    assert.equal((await post({ data: { product: 'car' } })).status(), 400);
+    // Any site can send a form.
+    const form = { 'content-type': 'text/plain' };
+    assert.equal((await post({ data: '{}', headers: form })).status(), 415);
+  });
+});
+
+/** A ticket request with the cookies of a device. */
+const requestTicket = (app, device, query) =>
+  device.request.post(`${app.url}/api/sse-ticket${query}`);
+
+test('login of examples/next', async (t) => {
+  const app = await setUp(t);
+
+  await t.test('page of a user gets and sends nothing as the next user', async () => {
+    const device = await app.device();
+    const [first, second, third] = [
+      await app.tab(device, 'Alice'), await app.tab(device), await app.tab(device),
+    ];
+    await device.route(/\/api\/orders/, (route) => route.abort());
+    await order(first, 'lamp');
+    await first.getByText('1 waiting to be sent').waitFor();
+    await second.getByRole('button', { name: 'Sign out Alice' }).click();
+    await second.getByRole('button', { name: 'Sign in as Bob' }).click();
+    await live(second);
+
+    const refused = first.waitForResponse(/\/api\/orders/);
+    await device.unroute(/\/api\/orders/);
+    assert.equal((await refused).status(), 401);
+    await first.getByRole('button', { name: 'Sign out Bob' }).waitFor();
+
+    for (const [query, status] of [['?user=bob', 200], ['?user=alice', 401], ['', 401]])
+      assert.equal((await requestTicket(app, device, query)).status(), status, query);
+    await app.endStreams('alice');
+    await third.getByRole('button', { name: 'Sign out Bob' }).waitFor();
+    const stored = await app.query('SELECT user_id FROM events');
+    assert.equal(stored.length, 2, 'the seed only');
+
+    await first.getByRole('button', { name: 'Sign out Bob' }).click();
+    await first.getByRole('button', { name: 'Sign in as Alice' }).click();
+    await activities(first).nth(2).waitFor();
+    assert.match(await activities(first).first().textContent(), /Alice ordered a lamp$/);
+    await device.close();
+  });
+
+  await t.test('sessions expire, and their tokens are not stored', async () => {
+    const device = await app.device();
+    const tab = await app.tab(device, 'Alice');
+    const [{ value: token }] = await device.cookies();
+    const sessions = () => app.query('SELECT * FROM sessions');
+    const expires = (await sessions()).at(-1).expires_at;
+    assert.ok(!JSON.stringify(await sessions()).includes(token));
+    const { ticket } = await (await requestTicket(app, device, '?user=alice')).json();
+    const claims = JSON.parse(Buffer.from(ticket.split('.')[1], 'base64url'));
+    assert.equal(claims.session_exp, Math.floor(expires.getTime() / 1000));
+
+    await app.query("UPDATE sessions SET expires_at = now() - interval '1 second'");
+    assert.equal((await requestTicket(app, device, '?user=alice')).status(), 401);
+    await tab.reload();
+    await tab.getByRole('button', { name: 'Sign in as Alice' }).click();
+    await live(tab);
+    assert.equal((await sessions()).length, 1, 'expired sessions are deleted');
+  });
+
+  await t.test('ids of orders have no gaps, also after repeated commands', async () => {
+    const tab = await app.tab(await app.device(), 'Bob');
+    const before = await app.query('SELECT max(id) AS id FROM events');
+    const place = (command) => tab.request.post(`${app.url}/api/orders?user=bob`, {
+      data: { command, product: 'desk' },
+    });
+    const [once, again] = [randomUUID(), randomUUID()];
+    const responses = await Promise.all([once, once, once, again, again].map(place));
+    assert.deepEqual(responses.map((response) => response.status()), Array(5).fill(202));
+    const ids = (await app.query('SELECT id FROM events ORDER BY id')).map(({ id }) => id);
+    assert.deepEqual(ids, ids.map((_, index) => index + 1));
+    assert.equal(ids.length, before[0].id + 2);
+    const [totals] = await app.query('SELECT orders, revenue::int FROM totals');
+    const [sums] = await app.query(
+      'SELECT count(*)::int AS orders, sum(amount)::int AS revenue FROM events');
+    assert.deepEqual(totals, sums);
   });
 });

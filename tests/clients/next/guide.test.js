@@ -33,7 +33,7 @@ test('guide and example use the version of create-next-app', () => {
 test('excerpts of the guide are those of the example', () => {
   const link = /\]\(\.\.\/\.\.\/examples\/next\/([^)]+)\)[^\n]*\n\n```tsx?\n([^]*?)^```$/gm;
   const excerpts = [...guide.matchAll(link)];
-  assert.equal(excerpts.length, 8);
+  assert.equal(excerpts.length, 9);
   const lines = (text) => text.split('\n').map((line) => line.trim()).join('\n').trim();
   for (const [, file, code] of excerpts) {
     const whole = readFileSync(path.join(NEXT, file), 'utf8');

@@ -1,6 +1,7 @@
 // Setup for the tests of examples/next: Redis, Postgres, a gateway and the built app.
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { startPostgres } from '../../../examples/next/tools/postgres.mjs';
 import { browser } from '../lib/browser.js';
@@ -9,19 +10,24 @@ import { Gateway, Redis } from '../lib/servers.js';
 
 export const NEXT = path.resolve(import.meta.dirname, '../../../examples/next');
 const API_KEY = 'an API key for tests only, of 32 bytes';
+const { Pool } = createRequire(path.join(NEXT, 'package.json'))('pg');
 const script = (name) => path.join(NEXT, 'node_modules', name);
 
 /**
- * Starts everything except the worker: { client, gateway, restart(), url, endStreams(user),
- * startWorker(), device(), tab() }. A device is a browser with its own cookies; `tab(device, user)`
- * opens the page in it.
+ * Starts everything except the worker: { client, query(sql), gateway, restart(), url,
+ * endStreams(user), startWorker(), device(), tab() }. A device is a browser with its own cookies;
+ * `tab(device, user)` opens the page in it.
  */
 export async function setUp(t) {
   if (!existsSync(path.join(NEXT, '.next/BUILD_ID')))
     throw new Error('examples/next is not built: run "make examples/next/.next/BUILD_ID"');
   const redis = await Redis.start(t);
   const postgres = await startPostgres();
-  t.after(() => postgres.child.stop());
+  const database = new Pool({ connectionString: postgres.url });
+  t.after(async () => {
+    await database.end();
+    await postgres.child.stop();
+  });
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
   const secret = randomBytes(32).toString('hex');
@@ -51,6 +57,7 @@ export async function setUp(t) {
   const chromium = await browser(t);
   return {
     client: redis.client(t),
+    query: async (sql) => (await database.query(sql)).rows,
     gateway,
     restart: startGateway,
     url,
