@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { callFunction, Consumer, type RedisClient } from './clients.js';
 import { fromRedis, SseError } from './errors.js';
-import { channelKey, checkUser, isName, shown } from './names.js';
+import { channelKey, checkUser, isName, rejectOthers, shown } from './names.js';
 import { checkPayload, type Schema, type Schemas } from './schemas.js';
 import { checkSecret, sign, type Ticket, type TicketSettings } from './tickets.js';
 
@@ -195,7 +195,8 @@ function serialize(payload: unknown): string {
 }
 
 function optionArgs(options: PublishOptions): string[] {
-  const { key, retry, keep, forget, ephemeral, tags, unseen } = options;
+  const { key, retry, keep, forget, ephemeral, tags, unseen, ...others } = options;
+  rejectOthers(others);
   const args: string[] = [];
   const add = (name: string, value: string | number | undefined) => {
     if (value !== undefined) args.push(name, String(value));

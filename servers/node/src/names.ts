@@ -20,6 +20,13 @@ export function checkUser(user: unknown): asserts user is string {
     throw new SseError('bad-user', `user must have ${NAME_RULE} (got ${shown(user)})`);
 }
 
+/** `others`: the members that are left when those that exist were removed. */
+export function rejectOthers(others: object) {
+  const [name] = Object.keys(others);
+  if (name !== undefined)
+    throw new SseError('bad-option', `the option ${shown(name)} does not exist`);
+}
+
 export function checkTopics(topics: unknown) {
   const isPattern = (topic: unknown) =>
     isName(topic) || topic === '*' ||

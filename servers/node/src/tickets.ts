@@ -1,6 +1,6 @@
 import { createHmac, randomUUID } from 'node:crypto';
 import { SseError } from './errors.js';
-import { checkFilter, checkTopics, checkUser } from './names.js';
+import { checkFilter, checkTopics, checkUser, rejectOthers } from './names.js';
 
 const MIN_SECRET_BYTES = 32;
 const MAX_TICKET_BYTES = 8192;
@@ -58,7 +58,10 @@ function sessionEnd(end: Date | number, now: number): number {
 
 /** Signs a ticket (a JWT, HS256). */
 export function sign(ticket: Ticket, settings: TicketSettings): string {
-  const { user, topics, filter, presence, ttl = DEFAULT_TTL, sessionExpires } = ticket;
+  const {
+    user, topics, filter, presence, ttl = DEFAULT_TTL, sessionExpires, ...others
+  } = ticket;
+  rejectOthers(others);
   checkUser(user);
   if (topics !== undefined) checkTopics(topics);
   if (filter !== undefined) checkFilter(filter);

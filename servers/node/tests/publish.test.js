@@ -96,6 +96,10 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
   test(`${name}: errors have codes`, async (t) => {
     const redis = await connect(t, env.SSE_TEST_REDIS);
     const sse = new SseGateway({ redis });
+    await assert.rejects(sse.publishToUser('42', 'a', 1, { Key: 'k' }), (error) => {
+      assert.equal(error.message, 'the option "Key" does not exist');
+      return code('bad-option', false)(error);
+    });
     const large = 'x'.repeat(70_000);
     await assert.rejects(sse.publishToUser('42', 'a', large), code('too-large', false));
     await assert.rejects(sse.publishToUser('42', 'sse.a', 1), code('reserved-type', false));

@@ -59,6 +59,7 @@ const WRONG = {
   'bad-session-expires': [
     { sessionExpires: 1 }, { sessionExpires: Date.now() }, { sessionExpires: new Date('x') },
   ],
+  'bad-option': [{ topic: ['news'] }, { session_exp: 1 }, { sub: undefined }],
   'ticket-too-long': [{ topics: names(256).map((name) => name + 'x'.repeat(60)) }],
 };
 

@@ -61,7 +61,7 @@ fn ticket(fault: TicketRejection) -> &'static str {
         TicketRejection::BadSignature => "signed with a different key",
         TicketRejection::MissingClaim => "a required claim is missing; the message names it",
         TicketRejection::BadClaim => "a claim has the wrong type, for example `exp` as a string",
-        TicketRejection::BadSubject => "`sub` is not a valid user id",
+        TicketRejection::BadSubject => "`sub` is not a valid user id, for example a number",
         TicketRejection::WrongAudience => "`aud` is not `tickets.audience`",
         TicketRejection::WrongIssuer => "`iss` is not `tickets.issuer`",
         TicketRejection::Expired => "`exp` has passed, and there is no session to resume",
