@@ -69,7 +69,8 @@ pub fn dev(args: &DevArgs) -> ExitCode {
         None => redis_cli(&url),
     };
     let instance = Instance { number: 1, api_key, redis_cli: redis_cli.clone() };
-    let supervisor = Supervisor { environment, instance, admin_listen: args.admin_listen };
+    let admin_listen = args.admin_listen;
+    let supervisor = Supervisor { environment, instance, admin_listen, redis: private };
     let status = supervisor.run(listener, move |public, gateways| {
         print(public, gateways, &redis_cli, &ticket);
     });

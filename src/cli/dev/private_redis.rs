@@ -10,6 +10,8 @@ use std::{
 use super::death::ends_with_parent;
 
 const START: Duration = Duration::from_secs(10);
+/// Interval at which [`PrivateRedis::keep`] looks whether it has ended.
+const CHECK: Duration = Duration::from_secs(1);
 /// Number of attempts: another process may take the free port first.
 const ATTEMPTS: usize = 5;
 
@@ -38,6 +40,7 @@ pub enum PrivateRedisError {
 /// A Redis process. It is killed when this value is dropped, and when this process ends in any way.
 pub struct PrivateRedis {
     child: Child,
+    program: &'static str,
     port: u16,
 }
 
@@ -63,17 +66,34 @@ impl PrivateRedis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Starts it again whenever it ends, at the same port and without data. Must run on the main
+    /// thread.
+    pub async fn keep(mut self) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            if let Ok(None) = self.child.try_wait() {
+                continue;
+            }
+            eprintln!("the private Redis has ended; starting it again without its data");
+            if let Ok(child) = spawn(self.program, self.port) {
+                self.child = child;
+            }
+        }
+    }
+
     fn attempt() -> Result<Self, PrivateRedisError> {
         let port = free_port().map_err(PrivateRedisError::NoPort)?;
-        let child = match spawn("redis-server", port) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => spawn("valkey-server", port),
-            other => other,
+        let (program, child) = match spawn("redis-server", port) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                ("valkey-server", spawn("valkey-server", port))
+            }
+            other => ("redis-server", other),
         };
         let not_started = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => PrivateRedisError::NotInstalled,
             _ => PrivateRedisError::NotStarted { port, source },
         };
-        let mut redis = Self { child: child.map_err(not_started)?, port };
+        let mut redis = Self { child: child.map_err(not_started)?, program, port };
         redis.wait().map_err(|source| PrivateRedisError::NotStarted { port, source })?;
         Ok(redis)
     }

@@ -19,6 +19,7 @@ use super::{
     balancer::forward_all,
     death::ends_with_parent,
     gateway::{Instance, Ready},
+    private_redis::PrivateRedis,
     settings::variable,
 };
 use crate::app::signals::Signals;
@@ -38,6 +39,8 @@ pub struct Supervisor {
     pub instance: Instance,
     /// Address of the first gateway's admin listener.
     pub admin_listen: SocketAddr,
+    /// Unless another Redis is used.
+    pub redis: Option<PrivateRedis>,
 }
 
 /// `dev` could not start.
@@ -71,7 +74,7 @@ impl Supervisor {
     }
 
     async fn supervise(
-        self,
+        mut self,
         listener: TcpListener,
         ready: impl FnOnce(SocketAddr, &[Ready]) + Send + 'static,
     ) -> Result<ExitCode, SupervisorError> {
@@ -82,6 +85,7 @@ impl Supervisor {
         let public = listener.local_addr().map_err(SupervisorError::SetUp)?;
         let pool = watch::Sender::new(Vec::new());
         let stop = watch::Sender::new(false);
+        self.redis.take().map(|redis| tokio::spawn(redis.keep()));
         tokio::spawn(forward_all(listener, pool.subscribe()));
         tokio::spawn(announce(pool.subscribe(), move |gateways| ready(public, gateways)));
         tokio::spawn(stop_at_signal(signals, stop.clone()));

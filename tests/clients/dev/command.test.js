@@ -7,6 +7,7 @@ import {
   isRunning,
   openPaths,
   printed,
+  run,
   start,
   until,
   withTimeout,
@@ -25,6 +26,22 @@ test('printed redis-cli and curl commands work', async (t) => {
       [...out.matchAll(/\nid: \S+\nevent: (?!sse\.)\S+\ndata: .+\n(?=\n)/g)].length ===
       publish.length,
     'the events',
+  );
+});
+
+test('private Redis that was killed is started again', async (t) => {
+  const { child, publish } = await dev(t);
+  const cli = publish[0].match(/^redis-cli -p \d+/)[0];
+  const serverProcess = async () => {
+    const info = await run('bash', ['-c', `${cli} INFO server`]);
+    return Number(info.match(/process_id:(\d+)/)?.[1]);
+  };
+  const first = await serverProcess();
+  process.kill(first, 'SIGKILL');
+  await printed(child, ({ err }) => err.includes('the private Redis has ended'), 'the restart');
+  await until(
+    () => serverProcess().then((now) => now && now !== first, () => false),
+    () => 'Redis does not respond',
   );
 });
 
