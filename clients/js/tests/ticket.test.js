@@ -46,9 +46,9 @@ test('ticketUrl is requested with POST, and its errors have the status', async (
 });
 
 /** The error of a ticket request whose response is this. */
-const errorOf = async (respond, timeout = 1000) => {
+const errorOf = async (respond) => {
   const options = { ticketUrl: '/api/sse-ticket', fetch: respond };
-  return newTicket(ticketFunction(options, timeout), timeout).catch((error) => error);
+  return newTicket(ticketFunction(options, 1000), 1000).catch((error) => error);
 };
 
 test('redirect of the ticket endpoint, such as to a login page, is a 401', async () => {
@@ -67,11 +67,14 @@ test('redirect of the ticket endpoint, such as to a login page, is a 401', async
   }
 });
 
-test('errors of ticketUrl name it, and the response that is expected', async () => {
+test('errors of ticketUrl name it, and the response that is expected', async (t) => {
   for (const body of ['{"token":"x"}', '{"ticket":""}', '{"ticket":7}', 'null', '<p>Log in</p>']) {
     const error = await errorOf(async () => new Response(body));
     assert.equal(String(error), 'TypeError: ticketUrl must respond with { "ticket": "…" }');
   }
-  const error = await errorOf(() => new Promise(() => {}), 1);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const pending = errorOf(() => new Promise(() => {}));
+  t.mock.timers.tick(1000);
+  const error = await pending;
   assert.match(error.message, /ticketUrl.* timed out/);
 });
