@@ -1,6 +1,7 @@
 // State from a request, events on top of it, and commands whose result is anticipated.
 import { backoff } from '../src/backoff.js';
 import { nextFrame } from './frame.js';
+import { withTimeout } from './timeout.js';
 
 /** @import { StreamEvent } from '../src/types.js' */
 /** @import { Live } from './live.js' */
@@ -103,7 +104,7 @@ export class Hybrid {
     /** @type {any} */
     let error;
     try {
-      const state = await this.#latest.current.load({ signal: load.signal });
+      const state = await withTimeout(this.#latest.current.load, load.signal);
       if (this.#load !== load) return;
       this.#base = { state: this.#log.reduce(this.#reduce, state) };
       this.#pending = this.#pending.filter((command) => !accepted.has(command));

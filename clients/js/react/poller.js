@@ -1,6 +1,7 @@
 // A fetcher that is called at intervals, shared by all hooks with the same key.
 import { backoff } from '../src/backoff.js';
 import { offline, presence } from '../src/presence.js';
+import { withTimeout } from './timeout.js';
 
 /** @import { PollingOptions } from './types.js' */
 /**
@@ -11,8 +12,6 @@ import { offline, presence } from '../src/presence.js';
  */
 /** @typedef {{ notify: () => void, options: { readonly current: PollingOptions<any> } }} User */
 
-/** Timeout of a request, in ms. */
-const TIMEOUT = 45_000;
 /** Maximum delay of a timer, in ms. */
 const LONGEST = 2e9;
 
@@ -126,33 +125,15 @@ export class Poller {
 
   /** @returns {Promise<void>} */
   #start() {
-    const user = [...this.#users].at(-1);
-    if (!user) return Promise.resolve();
+    // Only `refetch` calls a disabled fetcher, and only if no other one is enabled.
+    const options = this.#enabled().at(-1) ?? [...this.#users].at(-1)?.options.current;
+    if (!options) return Promise.resolve();
     clearTimeout(this.#timer);
     this.#set({ isFetching: true });
-    return this.#request = this.#fetch(user.options.current.fetcher).then(
+    return this.#request = withTimeout(options.fetcher, this.#ended.signal).then(
       (data) => { this.#finish(0, { data, error: undefined }); },
       (error) => { this.#finish(this.#failures + 1, { error }); },
     );
-  }
-
-  /** @param {PollingOptions<any>['fetcher']} fetcher */
-  async #fetch(fetcher) {
-    const own = new AbortController();
-    const { signal } = this.#ended;
-    /** @type {Promise<never>} */
-    const aborted = new Promise((_, reject) => {
-      own.signal.addEventListener('abort', () => reject(own.signal.reason));
-    });
-    const end = () => own.abort(signal.reason);
-    const timer = setTimeout(() => own.abort(new Error('the request timed out')), TIMEOUT);
-    signal.addEventListener('abort', end);
-    try {
-      return await Promise.race([fetcher({ signal: own.signal }), aborted]);
-    } finally {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', end);
-    }
   }
 
   /** @param {number} failures @param {Partial<PollingState>} change */

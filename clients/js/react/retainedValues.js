@@ -5,8 +5,8 @@ import { nextFrame } from './frame.js';
 /** @import { Live } from './live.js' */
 /** @import { Retained } from './types.js' */
 
-/** @type {ReadonlyMap<string, any>} */
-const NONE = new Map();
+/** No values. @type {ReadonlyMap<string, any>} */
+export const NONE = new Map();
 
 /**
  * Whether a list of channels, and patterns that end with `*`, includes a channel.

@@ -266,8 +266,8 @@ export interface UseLatest {
 /** Options of `usePolling`. */
 export interface PollingOptions<Data> {
   /**
-   * Hooks with the same key share requests and data: the newest one's fetcher, and the shortest
-   * interval. Default: not shared.
+   * Hooks with the same key share requests and data: the fetcher of the newest one that is
+   * enabled, and the shortest interval. Default: not shared.
    */
   key?: string | undefined;
   /**
@@ -316,7 +316,9 @@ export interface HybridOptions<
 > {
   /**
    * Requests the state from your backend. It is called when the component is mounted, when the
-   * stream begins, after a gap, and with increasing delay after it failed.
+   * stream begins, after a gap, and with increasing delay after it failed. Throw an error if the
+   * response is not ok. Pass the signal to `fetch`: it is aborted when the component is unmounted,
+   * before another load, or after 45 s.
    */
   load: (context: { signal: AbortSignal }) => Promise<State>;
   /**

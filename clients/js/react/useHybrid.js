@@ -16,7 +16,11 @@ import { useLatestRef } from './useLatestRef.js';
  *
  * @example
  * const { data: todos = [], send } = useHybrid({
- *   load: async ({ signal }): Promise<Todo[]> => (await fetch('/api/todos', { signal })).json(),
+ *   load: async ({ signal }): Promise<Todo[]> => {
+ *     const response = await fetch('/api/todos', { signal });
+ *     if (!response.ok) throw new Error(`status ${response.status}`);
+ *     return response.json();
+ *   },
  *   events: {
  *     todo: (todos, todo: Todo) => [...todos.filter(({ id }) => id !== todo.id), todo],
  *   },

@@ -1,11 +1,9 @@
 'use client';
 import { useSyncExternalStore } from 'react';
 import { useProvided } from './context.js';
+import { NONE } from './retainedValues.js';
 
 /** @import { UseLatest } from './types.js' */
-
-/** @type {ReadonlyMap<string, any>} */
-const NONE = new Map();
 
 /**
  * The current value of a key that the backend publishes with `KEEP`: a price, a counter, a status.

@@ -13,7 +13,11 @@ import { useLatestRef } from './useLatestRef.js';
  * @example
  * const { data, error, refetch } = usePolling<Order[]>({
  *   key: '/api/orders',
- *   fetcher: async ({ signal }) => (await fetch('/api/orders', { signal })).json(),
+ *   fetcher: async ({ signal }) => {
+ *     const response = await fetch('/api/orders', { signal });
+ *     if (!response.ok) throw new Error(`status ${response.status}`);
+ *     return response.json();
+ *   },
  *   interval: 5000,
  * });
  *

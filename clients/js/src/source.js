@@ -1,8 +1,6 @@
+import { SYSTEM } from './system.js';
 /** @import { Raw, SourceConstructor } from './types.js' */
 
-const SYSTEM = [
-  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
-];
 /** Maximum delay, in ms, that the gateway requests with `sse.busy`. */
 const BUSY = 30_000;
 

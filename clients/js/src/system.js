@@ -1,7 +1,14 @@
+/** The gateway's own events about the connection. */
+export const SYSTEM = [
+  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
+];
+/** The gateway's own events about users. */
+export const PRESENCE = ['sse.online', 'sse.offline'];
+
 /**
  * Whether a name is one of the gateway's own events about the connection. Presence events
- * (`sse.online`, `sse.offline`) are stored and repeated like those of publishers.
+ * are stored and repeated like those of publishers.
  * @param {string} type
  */
 export const isSystem = (type) =>
-  type.startsWith('sse.') && type !== 'sse.online' && type !== 'sse.offline';
+  type.startsWith('sse.') && !PRESENCE.includes(type);

@@ -1,3 +1,4 @@
+import { parse } from './handlers.js';
 import { Refusal } from './poll.js';
 /** @import { ConnectOptions } from './types.js' */
 
@@ -9,9 +10,13 @@ import { Refusal } from './poll.js';
  * if (!response.ok) throw new TicketError(response.status);
  */
 export class TicketError extends Error {
-  /** @param {number} status HTTP status of the response */
-  constructor(status) {
-    super(`the ticket endpoint responded with ${status}`);
+  /**
+   * @param {number} status HTTP status of the response
+   * @param {string} [action] what the endpoint did. Default: it responded with this status
+   */
+  constructor(status, action = `responded with ${status}`) {
+    super(`the ticket endpoint ${action}`);
+    this.name = 'TicketError';
     /** HTTP status of the response. */
     this.status = status;
   }
@@ -23,6 +28,9 @@ export class TicketError extends Error {
  * @param {any} error
  */
 export const isSignedOut = (error) => error?.status === 401 && !(error instanceof Refusal);
+
+/** @param {unknown} value */
+const isTicket = (value) => value === null || (value && typeof value === 'string');
 
 /**
  * The function that requests tickets: the user's, or one that fetches them from `ticketUrl`.
@@ -37,11 +45,17 @@ export const ticketFunction = (options, timeout) => {
     const response = await fetch(ticketUrl, {
       method: 'POST',
       cache: 'no-store',
+      redirect: 'manual',
       credentials: 'include', // the login may be on another origin, such as api.example.com
       signal: AbortSignal.timeout(timeout),
     });
-    if (!response.ok) throw new TicketError(response.status);
-    return (await response.json()).ticket;
+    const { ok, status } = response;
+    // A redirect leads to a login page. Its status is 0 in a browser and 3xx in Node.
+    if (!ok && status < 400) throw new TicketError(401, 'redirected the request');
+    if (!ok) throw new TicketError(status);
+    const value = parse(await response.text())?.ticket;
+    if (isTicket(value)) return value;
+    throw new TypeError('ticketUrl must respond with { "ticket": "…" }');
   };
 };
 
@@ -54,13 +68,13 @@ export const ticketFunction = (options, timeout) => {
  */
 export const newTicket = (ticket, timeout) => new Promise((resolve, reject) => {
   if (!ticket) return resolve(null);
-  const timer = setTimeout(() => reject(new Error('ticket() timed out')), timeout);
+  const timer = setTimeout(
+    () => reject(new Error('the request to ticketUrl, or ticket(), timed out')), timeout,
+  );
   // Must not keep a Node process alive: what ticket() waits for does that, if anything.
   /** @type {{ unref?: () => void }} */ (/** @type {unknown} */ (timer)).unref?.();
   Promise.resolve().then(ticket).then((value) => {
-    if (value !== null && (!value || typeof value !== 'string')) {
-      throw new TypeError('ticket() must return a non-empty string, or null');
-    }
-    resolve(value);
+    if (isTicket(value)) return resolve(value);
+    throw new TypeError('ticket() must return a non-empty string, or null');
   }).catch(reject).finally(() => clearTimeout(timer));
 });

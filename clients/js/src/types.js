@@ -7,8 +7,8 @@
  * - `reconnecting`: was connected and is reconnecting; also while offline or while the page is
  *   frozen.
  * - `polling`: SSE is blocked; receiving events over `/events/poll` and retrying SSE at intervals.
- * - `signed-out`: the ticket endpoint responded with 401. The stream does not retry until
- *   `reconnect()` is called, for example after a login.
+ * - `signed-out`: the ticket endpoint responded with 401 or a redirect. The stream does not retry
+ *   until `reconnect()` is called, for example after a login.
  * - `closed`: `close()` was called. This state is final.
  * @typedef {'connecting' | 'open' | 'reconnecting' | 'polling' | 'signed-out' | 'closed'} State
  */
@@ -125,7 +125,7 @@
  *   ticket in the URL; for a cookie, or for topics that need none (`tickets.anonymous_topics`)
  * @property {string} [ticketUrl] in place of `ticket`: the URL of your backend that issues tickets.
  *   Each ticket is requested with `POST`, with cookies; the response is `{ "ticket": "…" }`, or 401
- *   if the user is signed out
+ *   or a redirect if the user is signed out
  * @property {readonly string[]} [topics] limits the ticket's topics to these: names, `prefix*` or
  *   `*`; `[]`: only the user's own events. Default: all topics of the ticket
  * @property {boolean} [withCredentials] sends cookies to another origin; for gateways with

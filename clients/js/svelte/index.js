@@ -1,5 +1,5 @@
 import { readable } from 'svelte/store';
-import { connect } from '../src/index.js';
+import { connectInPage } from '../src/inert.js';
 /** @import { Readable } from 'svelte/store' */
 /** @import { ConnectOptions, Off, State, Stream } from '../src/types.js' */
 
@@ -29,8 +29,7 @@ export function createSse(options) {
   let stream = /** @type {any} */ (undefined);
   // Counts the users of the stream.
   const users = readable(stream, (/** @type {any} */ set) => {
-    stream = connect({ ...options, lastEventId });
-    if (!globalThis.document) stream.onError(() => { /* rendering on a server */ });
+    stream = connectInPage({ ...options, lastEventId });
     set(stream);
     return () => {
       ({ lastEventId } = stream);

@@ -1,7 +1,8 @@
 // The owner of a shared connection: tickets from the members.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { openHub } from '../src/share/hub.js';
+import { TicketError } from '../src/index.js';
+import { openHub, packed, unpacked } from '../src/share/hub.js';
 import { Fake, settled } from './lib/fake.js';
 
 const SETTINGS = {
@@ -66,12 +67,12 @@ test('other members are asked every 5 s, also those who join meanwhile', async (
   await send('tab 3', 'join', { types: [] });
   assert.deepEqual(await asked(5000), ['tab 3']);
   const [error] = await advance(40_000, 'error');
-  assert.match(error.value, /timed out|no tab returned a ticket/);
+  assert.match(error.value.message, /timed out|no tab returned a ticket/);
 });
 
 test('signed-out hub asks a new member', async (t) => {
   const { advance, send } = open(t, ['tab 1']);
-  await send('tab 1', 'ticket', { error: 'refused', status: 401 });
+  await send('tab 1', 'ticket', { error: { name: 'Error', message: 'refused', status: 401 } });
   const states = async (ms) => (await advance(ms, 'state')).map(({ value }) => value);
   assert.deepEqual(await states(0), ['signed-out']);
   await send('tab 1', 'join', { types: [] });
@@ -79,4 +80,19 @@ test('signed-out hub asks a new member', async (t) => {
   await send('tab 2', 'join', { types: [] });
   const messages = await advance(0, 'ask');
   assert.deepEqual(messages.map(({ to }) => to), ['tab 2']);
+});
+
+test('errors reach all members with their name, status and code', async (t) => {
+  const { advance, send } = open(t, ['tab 1']);
+  await send('tab 1', 'ticket', { error: packed(new TicketError(503)) });
+  const [{ value }] = await advance(0, 'error');
+  const error = unpacked(structuredClone(value));
+  assert.ok(error instanceof TicketError);
+  assert.deepEqual([String(error), error.status], [String(new TicketError(503)), 503]);
+
+  const refusal = Object.assign(new Error('refused'), { status: 403, code: 'not-allowed' });
+  const copy = unpacked(structuredClone(packed(Object.assign(refusal, { response: () => {} }))));
+  const { name, message, status, code } = copy;
+  assert.deepEqual([name, message, status, code], ['Error', 'refused', 403, 'not-allowed']);
+  assert.equal(unpacked(packed('a text')).message, 'a text');
 });

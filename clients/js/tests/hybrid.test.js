@@ -100,6 +100,18 @@ test('failed load is repeated with increasing delay', async (t) => {
   assert.equal(loads.length, 3);
 });
 
+test('load that hangs is aborted after 45 s, and repeated', async (t) => {
+  const { loads, hybrid, advance } = await open(t);
+  await advance(44_999);
+  assert.ok(!loads[0].signal.aborted);
+  await advance(1);
+  assert.ok(loads[0].signal.aborted);
+  assert.match(hybrid.state().error.message, /timed out/);
+  await advance(1000);
+  await loads[1].answer([]);
+  assert.deepEqual([hybrid.state().error, hybrid.state().data], [undefined, []]);
+});
+
 test('expected result is shown until the event of the command arrives', async (t) => {
   const { loads, commands, hybrid, emit, advance, items } = await open(t);
   await loads[0].answer([]);

@@ -136,3 +136,12 @@ test('disabled hook only fetches with refetch', async (t) => {
   await advance(60_000);
   assert.deepEqual([hook.state().data, hook.calls.length], [1, 1]);
 });
+
+test('fetcher of a disabled hook is not called while another hook is enabled', async (t) => {
+  const advance = clock(t);
+  const enabled = join(t, 'a');
+  const disabled = join(t, 'a', { enabled: false });
+  await enabled.answer(1);
+  await advance(1000);
+  assert.deepEqual([enabled.calls.length, disabled.calls.length], [2, 0]);
+});

@@ -3,7 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createElement as h } from 'react';
 import { renderToString } from 'react-dom/server';
+import { get } from 'svelte/store';
+import { createSSRApp } from 'vue';
+import { renderToString as renderVue } from 'vue/server-renderer';
 import * as react from '../react/index.js';
+import { createSse } from '../svelte/index.js';
+import { provideSse } from '../vue/index.js';
+import { settled } from './lib/fake.js';
 
 const { SseProvider } = react;
 const render = (hook) => renderToString(h(() => String(hook())));
@@ -39,4 +45,35 @@ test('server renders the state before the first connection', () => {
     ];
   }, { retained });
   assert.equal(text, 'connecting,,,0,,true,true,1');
+});
+
+test('server opens no connection, even where polling or EventSource would work', async () => {
+  const requests = [];
+  const record = (...args) => { requests.push(args); return new Promise(() => {}); };
+  const EventSource = class { constructor(url) { record(url); } addEventListener() {} close() {} };
+  for (const own of [{ polling: 'only' }, { EventSource }]) {
+    const options = { url: 'http://gateway/events', lastEventId: '1-0.a', fetch: record, ...own };
+    const status = () => react.useResilientRealtime(options).status;
+    assert.deepEqual(
+      [render(status), below(() => react.useSse().status, options)], ['connecting', 'connecting'],
+    );
+
+    const vue = createSSRApp({
+      setup() {
+        const { state, lastEventId, latest, on, reconnect } = provideSse(options);
+        on('order', () => {})();
+        reconnect();
+        return () => `${state.value} ${lastEventId} ${latest('price', 1).value}`;
+      },
+    });
+    assert.match(await renderVue(vue), /connecting 1-0.a 1/);
+
+    const sse = createSse(options);
+    sse.on('order', () => {}); // never removed on a server
+    sse.reconnect();
+    assert.deepEqual([get(sse), sse.lastEventId, get(sse.latest('price', 1))],
+      ['connecting', '1-0.a', 1]);
+    await settled();
+  }
+  assert.deepEqual(requests, []);
 });

@@ -42,7 +42,39 @@ test('ticketUrl is requested with POST, and its errors have the status', async (
   assert.deepEqual(requests, [['/api/sse-ticket', 'POST', 'no-store', 'include']]);
   response = () => new Response('', { status: 401 });
   await assert.rejects(request(), (error) => error instanceof TicketError && error.status === 401);
-  response = () => Response.json({ token: 'x' });
-  await assert.rejects(request(), /must return a non-empty string/);
   assert.equal(await request({ ticket: () => 'own' }), 'own');
+});
+
+/** The error of a ticket request whose response is this. */
+const errorOf = async (respond) => {
+  const options = { ticketUrl: '/api/sse-ticket', fetch: respond };
+  return newTicket(ticketFunction(options, 1000), 1000).catch((error) => error);
+};
+
+test('redirect of the ticket endpoint, such as to a login page, is a 401', async () => {
+  // In a browser, and in Node.
+  const opaque = { type: 'opaqueredirect', ok: false, status: 0 };
+  for (const response of [opaque, Response.redirect('http://site/login')]) {
+    const modes = [];
+    const error = await errorOf(async (_, { redirect }) => {
+      modes.push(redirect);
+      return response;
+    });
+    assert.ok(error instanceof TicketError, String(error));
+    assert.equal(error.status, 401);
+    assert.match(String(error), /^TicketError: the ticket endpoint redirected/);
+    assert.deepEqual(modes, ['manual']);
+  }
+});
+
+test('errors of ticketUrl name it, and the response that is expected', async (t) => {
+  for (const body of ['{"token":"x"}', '{"ticket":""}', '{"ticket":7}', 'null', '<p>Log in</p>']) {
+    const error = await errorOf(async () => new Response(body));
+    assert.equal(String(error), 'TypeError: ticketUrl must respond with { "ticket": "…" }');
+  }
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const pending = errorOf(() => new Promise(() => {}));
+  t.mock.timers.tick(1000);
+  const error = await pending;
+  assert.match(error.message, /ticketUrl.* timed out/);
 });

@@ -1,5 +1,5 @@
 import * as vue from 'vue';
-import { connect } from '../src/index.js';
+import { connectInPage } from '../src/inert.js';
 /** @import { ConnectOptions, State, Stream } from '../src/types.js' */
 
 /**
@@ -26,10 +26,9 @@ const REGISTER = /** @type {const} */ (['on', 'onState', 'onGap', 'onSnapshot', 
  * @returns {Sse<Events>}
  */
 export function provideSse(options) {
-  const stream = /** @type {any} */ (connect(options));
+  const stream = connectInPage(options);
   const state = vue.shallowRef(stream.state);
   stream.onState((/** @type {State} */ now) => { state.value = now; });
-  if (!globalThis.document) stream.onError(() => { /* rendering on a server */ });
   vue.onScopeDispose(stream.close);
   const sse = Object.create(stream, { state: { value: vue.readonly(state) } });
   for (const name of REGISTER) sse[name] = (/** @type {any[]} */ ...args) => {

@@ -212,7 +212,7 @@ test('crashed tab delays only one ticket request', { timeout: 120_000 }, async (
   // Records which tabs the hub asks for tickets.
   await page.evaluate((url) => {
     window.asked = [];
-    new BroadcastChannel(`sse-gateway 2 user-42 ${url} undefined`).onmessage = ({
+    new BroadcastChannel(`sse-gateway 3 user-42 ${url} undefined`).onmessage = ({
       data: { kind, to },
     }) => {
       if (kind === 'ask') window.asked.push(to);

@@ -22,7 +22,10 @@ for (const [host, options] of Object.entries(HOSTS)) {
 
     site.signedOut = true;
     await pages[0].evaluate(() => window.stream.reconnect());
-    for (const page of pages) await stateIs(page, 'signed-out');
+    for (const page of pages) {
+      await stateIs(page, 'signed-out');
+      assert.match((await seen(page)).errors.at(-1), /^TicketError: .* responded with 401$/);
+    }
     const { tickets } = site;
     await numbers.publish(3);
     // Becoming visible, or an event name that is new, causes no request.
@@ -40,9 +43,10 @@ for (const [host, options] of Object.entries(HOSTS)) {
 
     // A tab that needs a ticket of its own to catch up. The others stay connected.
     site.signedOut = true;
+    site.login = '/login';
     const late = await open({ lastEventId });
     await stateIs(late, 'signed-out');
-    assert.deepEqual((await seen(late)).errors.length, 1);
+    assert.match((await seen(late)).errors.join(), /^TicketError: .* redirected the request$/);
     await stateIs(pages[0], 'open');
     site.signedOut = false;
     await late.evaluate(() => window.stream.reconnect());

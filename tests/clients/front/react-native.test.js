@@ -19,7 +19,10 @@ test('example for React Native polls and resumes', async (t) => {
     const network = fetch;
     const tickets = ${JSON.stringify(tickets)};
     globalThis.fetch = async (url, init) => {
-      if (url.endsWith('/api/sse-ticket')) return { json: async () => ({ ticket: tickets.pop() }) };
+      if (url.endsWith('/api/sse-ticket')) {
+        const ok = !globalThis.signedOut;
+        return { ok, status: ok ? 200 : 401, json: async () => ({ ticket: tickets.pop() }) };
+      }
       const response = await network(url, init);
       const { ok, status, headers } = response;
       return { ok, status, headers, json: () => response.json() }; // without a stream
@@ -29,7 +32,10 @@ test('example for React Native polls and resumes', async (t) => {
   const code = example
     .replace("'sse-gateway-client'", `'${CLIENT}/src/index.js'`)
     .replace('https://events.example.com', gateway.url);
-  const end = "stream.onState((state) => console.log('state', state));";
+  const end = `
+    stream.onState((state) => console.log('state', state));
+    process.on('SIGUSR2', () => { globalThis.signedOut = true; stream.reconnect(); });
+  `;
   const file = path.join(folder(t, 'native'), 'app.mjs');
   writeFileSync(file, prelude + code + end);
   const app = startProcess(process.execPath, [file]);
@@ -44,4 +50,6 @@ test('example for React Native polls and resumes', async (t) => {
   await publish('order-completed', { orderId: 2 });
   await start();
   await printed(app, ({ out }) => out.includes('order 2\n'), 'the second order');
+  app.kill('SIGUSR2');
+  await printed(app, ({ out }) => out.includes('state signed-out'), 'that it is signed out');
 });

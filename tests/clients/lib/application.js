@@ -44,7 +44,8 @@ window.ready = true;
 
 /**
  * Serves the page, the client and tickets, as text and for `ticketUrl`. Properties of the result:
- * `refuse`: refuse tickets; `signedOut`: the user is signed out;
+ * `refuse`: refuse tickets; `signedOut`: the user is signed out; `login`: then
+ * ticket requests are redirected to this path, instead of a 401;
  * `missing`: a path that returns 404; `same`: return this ticket to every tab. `make` creates a
  * ticket.
  */
@@ -52,7 +53,9 @@ export async function startSite(
   t,
   { ttl = 30, make = (site) => site.same || ticket('42', { ttl: site.ttl }) } = {},
 ) {
-  const site = { tickets: 0, ttl, refuse: false, signedOut: false, missing: '', same: '' };
+  const site = {
+    tickets: 0, ttl, refuse: false, signedOut: false, login: '', missing: '', same: '',
+  };
   const server = http.createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://here');
     if (pathname === '/ticket') {
@@ -62,8 +65,12 @@ export async function startSite(
         .end(site.refuse ? '' : await make(site));
     } else if (pathname === '/api/sse-ticket' && request.method === 'POST') {
       site.tickets++;
+      const refusal = site.login ? 302 : 401;
       response
-        .writeHead(site.signedOut ? 401 : 200, { 'content-type': 'application/json' })
+        .writeHead(site.signedOut ? refusal : 200, {
+          'content-type': 'application/json',
+          ...(site.signedOut && site.login && { location: site.login }),
+        })
         .end(JSON.stringify(site.signedOut ? {} : { ticket: await make(site) }));
     } else if (/^\/client\/src\/[a-z/-]+\.js$/.test(pathname)) {
       const code =

@@ -143,7 +143,11 @@ function useOrders(url) {
 
   return useQuery({
     queryKey,
-    queryFn: async () => (await fetch('/api/orders')).json(),
+    queryFn: async () => {
+      const response = await fetch('/api/orders');
+      if (!response.ok) throw new Error(`status ${response.status}`);
+      return response.json();
+    },
     staleTime: Infinity, // the stream keeps the data fresh
   });
 }

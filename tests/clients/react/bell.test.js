@@ -50,8 +50,13 @@ test('notification bell of the guide counts, and loads after a gap', async (t) =
   globalThis.app = { post: (at, ...handlers) => routes.set(`POST ${at}`, handlers) };
   globalThis.signedIn = (request, response, next) =>
     (request.user ? next() : response.writeHead(401).end());
+  let refused = 0;
   const stored = [{ id: 1, text: 'a', read: true }, { id: 2, text: 'b', read: false }];
-  routes.set('GET /api/notifications', [(_, response) => response.json(stored)]);
+  routes.set('GET /api/notifications', [(_, response) => {
+    refused += site.user ? 0 : 1;
+    response.statusCode = site.user ? 200 : 401;
+    response.json(site.user ? stored : { error: 'signed out' });
+  }]);
   symlinkSync(
     path.join(import.meta.dirname, '../node_modules'), path.join(directory, 'node_modules'),
   );
@@ -87,8 +92,14 @@ test('notification bell of the guide counts, and loads after a gap', async (t) =
   await redis.client(t).flushall();
   await bell(0);
 
-  // Nobody is signed in.
+  assert.deepEqual(tab.consoleErrors, []);
+
+  // Nobody is signed in: a load after a gap fails, and is repeated.
   site.user = null;
   assert.equal((await fetch(`${url}/api/sse-ticket`, { method: 'POST' })).status, 401);
-  assert.deepEqual(tab.consoleErrors, []);
+  await redis.client(t).flushall();
+  await until(() => refused > 0, 'no load after the gap');
+  stored.push({ id: 5, text: 'e', read: false });
+  site.user = { id: '42' };
+  await bell(1);
 });

@@ -1,5 +1,6 @@
 'use client';
 import { useEffect, useState } from 'react';
+import { PRESENCE, SYSTEM } from '../../src/system.js';
 import { useFrameBatch } from '../useFrameBatch.js';
 
 /** @import { Live } from '../live.js' */
@@ -17,11 +18,8 @@ import { useFrameBatch } from '../useFrameBatch.js';
  * @property {boolean} retained
  */
 
-/** The gateway's own events; `*` covers all others that are known. */
-const SYSTEM = [
-  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
-  'sse.online', 'sse.offline',
-];
+/** `*` covers all names that are known, except the gateway's own events. */
+const NAMES = ['*', ...SYSTEM, ...PRESENCE];
 
 /** @param {string} type @returns {Record['kind']} */
 const kindOf = (type) => {
@@ -73,7 +71,7 @@ export function useRecords(live, limit) {
       const { type, id, text, retained } = event;
       add({ time: new Date(), kind: kindOf(type), type, id, text, retained });
     };
-    const offs = ['*', ...SYSTEM].map((type) => live.on(type, onEvent));
+    const offs = NAMES.map((type) => live.on(type, onEvent));
     offs.push(live.onError((error) => add({
       time: new Date(), kind: 'error', type: 'error', id: '', text: String(error), retained: false,
     })));

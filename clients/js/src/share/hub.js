@@ -1,4 +1,5 @@
 import { startEngine } from '../engine.js';
+import { TicketError } from '../ticket.js';
 /** @import { Settings, State } from '../types.js' */
 
 /**
@@ -32,6 +33,23 @@ const TICKET_TIMEOUT = 5000;
  */
 
 /**
+ * An error as it is sent to other tabs.
+ * @typedef {{ name?: string, message: string, status?: number, code?: string }} Packed
+ */
+
+/** @param {any} error whatever was thrown @returns {Packed} */
+export const packed = (error) => {
+  const { name, message = String(error), status, code } = Object(error);
+  return { name, message, status, code };
+};
+
+/** @param {Packed} value @returns {Error} */
+export const unpacked = ({ name = 'Error', message, status, code }) => Object.assign(
+  name === 'TicketError' ? new TicketError(Number(status)) : new Error(),
+  { name, message, status, code },
+);
+
+/**
  * Owns the group's connection and forwards events to the members. Runs in a shared worker or in one
  * of the tabs.
  * @param {HubOptions} options
@@ -59,7 +77,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
   let sent = '';
   /**
    * Settles the pending ticket request.
-   * @type {(answer: { ticket?: string | null, error?: string, status?: number }) => void}
+   * @type {(answer: { ticket?: string | null, error?: Packed }) => void}
    */
   let settleTicket = () => {};
   /** Members that the pending ticket request has not asked yet. @type {string[]} */
@@ -83,14 +101,14 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     // Several members can be asked before the request fails.
     const timer = setInterval(askNext, Math.min(TICKET_TIMEOUT, settings.watchdog / 3));
     const end = setTimeout(
-      () => settleTicket({ error: 'no tab returned a ticket' }), settings.watchdog,
+      () => settleTicket({ error: { message: 'no tab returned a ticket' } }), settings.watchdog,
     );
-    settleTicket({ error: 'another ticket was requested' });
-    settleTicket = ({ ticket, error, status }) => {
+    settleTicket({ error: { message: 'another ticket was requested' } });
+    settleTicket = ({ ticket, error }) => {
       clearInterval(timer);
       clearTimeout(end);
       if (ticket !== undefined) resolve(ticket);
-      else reject(Object.assign(new Error(error), { status }));
+      else reject(unpacked(/** @type {Packed} */ (error)));
     };
     askNext();
   });
@@ -111,7 +129,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
       state = newState;
       if (newState !== 'closed') send('state', newState);
     },
-    error: ({ message }) => send('error', message),
+    error: (error) => send('error', packed(error)),
   }, types);
 
   let open = true;
@@ -119,7 +137,7 @@ export function openHub({ name, last, settings, types }, onClose, ticket) {
     if (!open) return;
     open = false;
     clearTimeout(emptyTimer);
-    settleTicket({ error: 'the group has no members left' });
+    settleTicket({ error: { message: 'the group has no members left' } });
     engine.close();
     channel.close();
     onClose();

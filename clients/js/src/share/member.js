@@ -5,7 +5,7 @@ import { poll } from '../poll.js';
 import { presence } from '../presence.js';
 import { isSystem } from '../system.js';
 import { isSignedOut, newTicket } from '../ticket.js';
-import { openHub } from './hub.js';
+import { openHub, packed, unpacked } from './hub.js';
 import { after } from './ids.js';
 import { queueForLock, stealLock } from './lock.js';
 /** @import { Engine, Raw, Settings, Sink, State } from '../types.js' */
@@ -45,7 +45,7 @@ export function joinGroup(settings, sink, types) {
   const plain = JSON.parse(JSON.stringify({
     ...serializable, url: new URL(settings.url, document.baseURI).href,
   }));
-  const name = `sse-gateway 2 ${share} ${plain.url} ${plain.topics}`;
+  const name = `sse-gateway 3 ${share} ${plain.url} ${plain.topics}`;
   const me = String(Math.random());
   /** Event names of the whole group: a new hub must receive all of them from its first event on. */
   const groupTypes = new Set(types);
@@ -228,11 +228,10 @@ export function joinGroup(settings, sink, types) {
       // All messages of the previous hub have been received by now.
       if (to) open?.();
       else worker?.postMessage({ name, from: me, begin: hubOptions() });
-    } else if (kind === 'error') sink.error(new Error(value));
+    } else if (kind === 'error') sink.error(unpacked(value));
     else if (kind === 'ask') {
       newTicket(ticket, plain.watchdog)
-        .then((ticket) => ({ ticket }), (error) => (
-          { error: String(error), status: error?.status }))
+        .then((ticket) => ({ ticket }), (error) => ({ error: packed(error) }))
         .then((answer) => send('ticket', answer));
     } else if (kind === 'join') addTypes(value.types);
     else if (kind === 'types') addTypes(value);
