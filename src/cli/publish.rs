@@ -49,7 +49,7 @@ enum Failure {
 
 /// Publishes one event.
 pub fn publish(args: &PublishArgs) -> ExitCode {
-    let settings = match args.config.load() {
+    let settings = match args.config.load_keyless() {
         Ok(settings) => settings,
         Err(status) => return status.into(),
     };
