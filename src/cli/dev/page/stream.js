@@ -1,14 +1,11 @@
 // The stream of events: clients/js, and the names of the events that the page receives.
 import { connect } from '../client/index.js';
 import { history } from '../client/history.js';
+import { PRESENCE, SYSTEM } from '../client/system.js';
 import { USER, api, config } from './config.js';
 import { $, element } from './dom.js';
 import * as record from './record.js';
 
-const SYSTEM = [
-  'sse.connected', 'sse.heartbeat', 'sse.gap', 'sse.snapshot', 'sse.busy', 'sse.closing',
-  'sse.online', 'sse.offline',
-];
 const names = new Set([
   'message', 'order-completed', 'notification', 'headline', 'value', 'value-removed',
 ]);
@@ -55,7 +52,7 @@ export function open() {
     share: 'user-' + USER + '-' + config.apiKey.slice(0, 8),
     retry: 500,
   });
-  for (const name of [...SYSTEM, ...names]) addHandler(name);
+  for (const name of [...SYSTEM, ...PRESENCE, ...names]) addHandler(name);
   stream.onState(setState);
   stream.onError(() => { /* the state shows it */ });
 }
