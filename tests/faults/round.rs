@@ -11,6 +11,7 @@ use crate::presence;
 use crate::publisher::{Publisher, Publishers};
 use crate::undelivered;
 use crate::world::World;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Events that must be acknowledged before and after the faults.
@@ -57,7 +58,6 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.steady().await;
     world.fill().await;
     world.journal.clear();
-    world.affected = None;
     world.touched.clear();
     let leases = Leases::of(&world.fleet);
     world.clients.iter().for_each(Client::clear);
@@ -69,9 +69,16 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     let mut rules = Rules::default();
     let failovers = world.deployment.failovers().await;
     let mut recovered = Instant::now();
+    let (mut affected, mut affects_all) = (HashSet::new(), false);
     for fault in faults {
-        rules.add(fault.rules(world.deployment.kind, plain));
+        let permitted = fault.rules(world.deployment.kind, plain);
+        let resets = permitted.allowed.contains("reset");
+        rules.add(permitted);
         recovered = fault.inject(world).await;
+        match world.affected.take() {
+            Some(users) => affected.extend(users),
+            None => affects_all |= resets,
+        }
     }
     world.acknowledged(EVENTS).await;
     if world.deployment.failovers().await > failovers {
@@ -79,7 +86,7 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
         rules.add(inject::failover_rules(plain));
     }
     world.guests.iter().for_each(Client::leave);
-    rules.affected = world.affected.take();
+    rules.affected = (!affects_all && !affected.is_empty()).then_some(affected);
     world.publishers.take().expect("running publishers").stop().await;
     world.fleet.all_ready().await;
     let last = publish_last(world).await;

@@ -9,7 +9,7 @@ import { demo, dev, marked, pasteAll, rows, shows } from './lib.js';
 
 test('script of the README ends with three replayed events', async (t) => {
   const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8');
-  const [script] = /Paste the `redis-cli`[^]*?\n\n/.exec(readme);
+  const [script] = /Paste the first `redis-cli`[^]*?\n\n/.exec(readme);
   assert.match(script, /"Disconnect"[^]*three more times[^]*"Reconnect now"[^]*all three/);
   const { tab, publish: [command] } = await demo(t);
 

@@ -57,7 +57,7 @@ async function createApp(parent, services) {
       env: { ...process.env, npm_config_ignore_scripts: 'true' },
     });
   const [, commands] = blocks('Create the app').map(({ code }) => code);
-  const [create, ...rest] = commands.split('\n');
+  const [create, ...rest] = services(commands).split('\n');
   // The packages of the example, so that npm has little to install.
   const copied = `cp -al ${NEXT}/node_modules my-app/ && rm my-app/node_modules/.package-lock.json`;
   const script = [
@@ -65,7 +65,7 @@ async function createApp(parent, services) {
     copied,
     ...rest,
   ].join('\n');
-  await finish('bash', ['-ec', services(script)], {
+  await finish('bash', ['-ec', script], {
     cwd: parent,
     env: { ...process.env, npm_config_prefer_offline: 'true', npm_config_audit: 'false' },
   });
