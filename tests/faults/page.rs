@@ -29,8 +29,8 @@ const HEAD: [&str; 20] = [
 
 const TEXT: &str = "\
 Results of the fault suite (`tests/faults`): three gateways of a build of this repository, real
-Redis processes, 16 clients that behave like `EventSource` behind a round-robin balancer, two
-durable publishers and, where named, two plain ones.
+Redis processes, 17 clients that behave like `EventSource` behind a round-robin balancer (and three
+more in each round), two durable publishers and, where named, two plain ones.
 
 `make faults` writes this page.
 A run is named by its seed: `FAULTS_SEED` repeats its random parts.

@@ -30,11 +30,12 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
   test(`${name}: events arrive as published`, async (t) => {
     const redis = await connect(t, env.SSE_TEST_REDIS);
     const sse = new SseGateway({ redis, secret: SECRET });
-    const user = randomUUID();
-    const ticket = sse.ticket({ user, topics: ['news'], filter: { region: ['eu'] } });
+    // Other files publish to the same server at the same time.
+    const [user, topic] = [randomUUID(), randomUUID()];
+    const ticket = sse.ticket({ user, topics: [topic], filter: { region: ['eu'] } });
     const stream = await open(t, env.SSE_TEST_GATEWAY, ticket);
     assert.deepEqual(stream.connected.user, user);
-    assert.deepEqual(stream.connected.topics, ['news']);
+    assert.deepEqual(stream.connected.topics, [topic]);
 
     const key = `${user}-completed`;
     const id = await sse.publishToUser(user, 'order-completed', { total: 1.5 }, { key });
@@ -47,9 +48,9 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
     const expected = { id: second, retry: '1234', event: 'text', data: text };
     assert.deepEqual(await stream.next(), expected);
 
-    await sse.publishToBroadcast('news', 'filtered', 1, { tags: { region: 'us' } });
+    await sse.publishToBroadcast(topic, 'filtered', 1, { tags: { region: 'us' } });
     await sse.publishToBroadcast('other', 'not-permitted', 1);
-    const broadcast = await sse.publishToBroadcast('news', 'headline', ['a'], {
+    const broadcast = await sse.publishToBroadcast(topic, 'headline', ['a'], {
       tags: { region: 'eu', team: 'x=y' },
     });
     assert.deepEqual(await stream.next(), { id: broadcast, event: 'headline', data: '["a"]' });
