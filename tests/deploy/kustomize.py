@@ -1,10 +1,11 @@
 """Builds the overlays and components of k8s/, and finds objects in the result."""
 
 import os
-import shutil
 import subprocess
+import sys
 import tomllib
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,14 +34,8 @@ ALL = {
 
 
 def kustomize(directory, check=True) -> subprocess.CompletedProcess:
-    """`kubectl kustomize`, or kustomize itself; components need version 5."""
-    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
-        if shutil.which(command[0]):
-            return run(*command, directory, check=check)
-    pytest.fail(
-        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
-        pytrace=False,
-    )
+    """`kubectl kustomize`, with the kubectl of requirements.txt."""
+    return run(Path(sys.executable).with_name("kubectl"), "kustomize", directory, check=check)
 
 
 @pytest.fixture(scope="session")

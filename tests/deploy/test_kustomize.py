@@ -14,7 +14,7 @@ import sync
 from harness import ROOT, memory_needed, seconds, size
 from kustomize import ALL, K8S, gateway_pod, of_kind, settings
 
-KUBERNETES = "1.35"
+KUBERNETES = "1.37"
 CRDS = {"HTTPRoute", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 
 each = pytest.mark.parametrize("name", ALL)
