@@ -345,10 +345,9 @@ test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
 	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
-	bash .ci/kustomize
 	echo "== deployment tests"
 	rm -f $(SKIPPED)/test-deploy
-	export PATH="$(abspath .cache/bin):$$PATH" PYTHONDONTWRITEBYTECODE=1
+	export PYTHONDONTWRITEBYTECODE=1
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway SSE_SKIPPED=$(SKIPPED)/test-deploy
 	cd tests/deploy
 	$(abspath $(VENV))-deploy/bin/python -m pytest

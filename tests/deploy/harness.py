@@ -478,9 +478,9 @@ def seconds(text: str) -> float:
 
 
 def size(value) -> int:
-    """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `65536`."""
-    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)?B?", str(value)).groups()
-    return int(number) * {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
+    """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `14k`, `65536`."""
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi|k)?B?", str(value)).groups()
+    return int(number) * {None: 1, "k": 1000, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
 
 
 def memory_needed(values: dict[str, object]) -> int:
