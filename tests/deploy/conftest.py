@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from helm import chart  # noqa: F401
 from kustomize import built  # noqa: F401
 
 

@@ -45,7 +45,8 @@
   "`sentinel monitor <name>`") -}}
 {{- end -}}
 {{- if and (ne $redis.deployment "sentinel") $redis.primary -}}
-{{- $faults = append $faults "redis.primary: is used only with redis.deployment=sentinel" -}}
+{{- $faults = append $faults (print "redis.primary: is used only with "
+  "redis.deployment=sentinel; set it, or remove redis.primary") -}}
 {{- end -}}
 {{- if and (eq $redis.deployment "server") (gt (len $redis.hosts) 1) -}}
 {{- $faults = append $faults (print "redis.hosts: must be one server; for several, set "
@@ -60,7 +61,38 @@
   "with TLS; set redis.tls.enabled to true") -}}
 {{- end -}}
 {{- if and $redis.username (not $redis.password.key) -}}
-{{- $faults = append $faults "redis.username: must be set together with redis.password.key" -}}
+{{- $faults = append $faults (print "redis.username: must be set together with "
+  "redis.password.key; set both or neither") -}}
+{{- end -}}
+
+{{- with $redis.sentinel -}}
+{{- if and .username (not .password.key) -}}
+{{- $faults = append $faults "redis.sentinel: must have a password.key for the username; set it" -}}
+{{- end -}}
+{{- if and (or .username .password.key) (ne $redis.deployment "sentinel") -}}
+{{- $faults = append $faults (print "redis.sentinel: is used only with "
+  "redis.deployment=sentinel; set it, or remove redis.sentinel") -}}
+{{- end -}}
+{{- end -}}
+
+{{- range $field, $value := dict
+  "containers" "sidecars"
+  "initContainers" "initContainers"
+  "volumes" "volumes"
+  "securityContext" "podSecurityContext"
+  "imagePullSecrets" "imagePullSecrets"
+  "serviceAccountName" "serviceAccount.name"
+  "terminationGracePeriodSeconds" "terminationGracePeriodSeconds"
+  "nodeSelector" "nodeSelector"
+  "tolerations" "tolerations"
+  "affinity" "affinity"
+  "topologySpreadConstraints" "topologySpreadConstraints"
+  "priorityClassName" "priorityClassName"
+-}}
+{{- if hasKey $.Values.podSpec $field -}}
+{{- $faults = append $faults (printf "podSpec: must not contain %s; use the value %s" $field
+  $value) -}}
+{{- end -}}
 {{- end -}}
 
 {{- $drain := include "sse-gateway.drain" . | int -}}

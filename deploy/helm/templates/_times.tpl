@@ -23,7 +23,7 @@
 
 {{- define "sse-gateway.progressDeadlineSeconds" -}}
 {{- .Values.progressDeadlineSeconds | default
-  (add (include "sse-gateway.minReadySeconds" .) 120) -}}
+  (add (include "sse-gateway.minReadySeconds" .) 270) -}}
 {{- end -}}
 
 {{- define "sse-gateway.terminationGracePeriodSeconds" -}}
