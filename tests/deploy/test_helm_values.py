@@ -5,9 +5,10 @@ import re
 import tomllib
 
 import pytest
+import yaml
 
 from harness import ROOT, SECRET, defaults, gateway_binary, run
-from helm import CHART, helm, refusal, render, toml
+from helm import CHART, helm, program, refusal, render, toml
 
 # Settings that the chart sets itself, and where the message sends the user instead.
 MANAGED = {
@@ -134,23 +135,22 @@ def test_wrong_value_is_refused(name):
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.parametrize("key", MANAGED)
-def test_setting_of_the_chart_is_refused(key):
-    section, name = key.split(".")
-    value = {} if key.endswith("tls") else ""
-    message = refusal({"config": {section: {name: value}}})
-    assert f"config.{key}: must not be set" in message and MANAGED[key] in message
-    variable = f"SSE_GATEWAY__{key.replace('.', '__').upper()}"
-    message = refusal({"env": [{"name": variable, "value": ""}]})
-    assert f"env: must not contain {variable}; " in message
-
-
-def test_all_faults_are_reported_at_once():
+def test_settings_of_the_chart_are_refused():
+    """All at once, with the value to use instead."""
     message = refusal(
-        {"httpRoute": {"enabled": True}, "config": {"tickets": {"secret": SECRET}},
-         "redis": {"hosts": ["a", "b"]}}
+        {"config": nested({key: {} if key.endswith("tls") else "" for key in MANAGED})}
     )
-    assert len(re.findall(r"^- ", message, flags=re.M)) == 3, message
+    assert len(re.findall(r"^- ", message, flags=re.M)) == len(MANAGED), message
+    for key, instead in MANAGED.items():
+        [fault] = re.findall(rf"^- config\.{re.escape(key)}: .*", message, flags=re.M)
+        assert "must not be set" in fault and instead in fault
+
+
+def test_variables_of_the_chart_are_refused():
+    names = [f"SSE_GATEWAY__{key.replace('.', '__').upper()}" for key in MANAGED]
+    message = refusal({"env": [{"name": name, "value": ""} for name in names]})
+    for name in names:
+        assert f"env: must not contain {name}; " in message
 
 
 def test_long_release_name_is_refused():
@@ -241,6 +241,19 @@ def check(directory, config: dict) -> str:
     return done.stderr if done.returncode else ""
 
 
-def test_readme_and_page_name_the_helm_versions():
-    for page in (CHART / "README.md", ROOT / "docs/operations/helm.md"):
-        assert "Helm 4" in page.read_text() and "Helm 3.17" in page.read_text()
+PAGE = (ROOT / "docs/operations/helm.md").read_text()
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S))
+def test_example_of_the_page_is_accepted(example):
+    assert render(yaml.safe_load(example))
+
+
+def test_pages_name_the_tested_helm_versions():
+    for page in (PAGE, (CHART / "README.md").read_text()):
+        assert {4: "Helm 4", 3: "Helm 3.17"} == {
+            version: name
+            for version in (3, 4)
+            for name in re.findall(r"Helm [34](?:\.\d+)?", page)
+            if program(version).parent.name.startswith(name.replace("Helm ", "v"))
+        }
