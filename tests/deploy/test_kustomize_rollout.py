@@ -65,7 +65,10 @@ def test_streams_of_a_hung_process_move_in_time(name, built):
 def test_rollout_replaces_all_pods_in_one_step(name, built):
     """One after another, streams would move to pods that are replaced next."""
     deployment = of_kind(built(name), "Deployment")["spec"]
-    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "100%"}
+    assert deployment["strategy"]["rollingUpdate"] == {
+        "maxUnavailable": 0,
+        "maxSurge": "100%",
+    }
     # Where there is no room for that, a step begins after the previous one has drained.
     values = settings(built(name))
     drain = seconds(values["drain.delay"]) + seconds(values["drain.window"])
@@ -107,6 +110,9 @@ def test_another_apply_finds_no_change(name, built):
                 assert isinstance(value, str) and int(number) % factor, (path, value)
             if o["kind"] == "NetworkPolicy" and path and path[-1] == "ports":
                 assert all("protocol" in port for port in value), path
+        if o["kind"] == "Deployment":
+            # kubectl sends a strategy without `type` again.
+            assert "type" in o["spec"]["strategy"]
 
 
 def test_other_policies_of_egress_are_equal(built):
