@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from kubernetes_page import clone, overlay  # noqa: F401
 from kustomize import built  # noqa: F401
 
 

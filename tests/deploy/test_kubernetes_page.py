@@ -1,74 +1,22 @@
 """docs/operations/kubernetes.md: its overlay builds beside a clone, and its tables are complete."""
 
 import re
-import shutil
 
 import kubernetes_validate
-import pytest
 import yaml
 
-from harness import ROOT, run, seconds
+from harness import run, seconds
+from kubernetes_page import PAGE, PLATFORMS, block_of_kind, blocks, write
 from kustomize import COMPONENTS, K8S, KUBERNETES, gateway_pod, kustomize, of_kind, settings
-
-PAGE = (ROOT / "docs/operations/kubernetes.md").read_text()
-PLATFORMS = (ROOT / "docs/operations/kubernetes-platforms.md").read_text()
-# Everything that the kustomizations read.
-TRACKED = ("k8s", "config", "deploy/redis", "deploy/grafana/dashboards")
-
-
-def blocks(page: str) -> list:
-    """The YAML documents of a page."""
-    fenced = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
-    return [document for text in fenced for document in yaml.safe_load_all(text)]
-
-
-def block_of_kind(page: str, kind: str) -> dict:
-    [found] = [b for b in blocks(page) if isinstance(b, dict) and b.get("kind") == kind]
-    return found
-
-
-def commit(directory):
-    """Makes a directory a repository with one commit and the tag v0.1.0."""
-    name = ("-c", "user.name=test", "-c", "user.email=test@example.com")
-    run("git", "init", "--quiet", cwd=directory)
-    run("git", "add", ".", cwd=directory)
-    run("git", *name, "commit", "--quiet", "--message", "Release", cwd=directory)
-    run("git", "tag", "v0.1.0", cwd=directory)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """A clone of the tracked files, in a directory `sse-gateway`."""
-    directory = tmp_path_factory.mktemp("beside") / "sse-gateway"
-    for path in TRACKED:
-        shutil.copytree(ROOT / path, directory / path)
-    commit(directory)
-    return directory
-
-
-@pytest.fixture
-def overlay(clone):
-    """The overlay of the page, in the directory `events` beside the clone."""
-    directory = clone.parent / "events"
-    directory.mkdir()
-    shutil.copy(clone / "config/production.toml", directory)
-    yield directory
-    shutil.rmtree(directory)
 
 
 def build(directory) -> list[dict]:
     return list(yaml.safe_load_all(kustomize(directory).stdout))
 
 
-def write(directory, kustomization):
-    (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-
-
 def test_overlay_of_the_page_sets_everything(overlay, clone):
     own = (overlay / "production.toml").read_text().replace("app.example.com", "shop.example")
     (overlay / "production.toml").write_text(own)
-    example = block_of_kind(PAGE, "Kustomization")
-    write(overlay, example)
     objects = build(overlay)
     assert {o["metadata"]["namespace"] for o in objects} == {"events"}
     pod, container = gateway_pod(objects)
@@ -89,7 +37,6 @@ def test_overlay_of_the_page_sets_everything(overlay, clone):
 
 def test_remote_base_builds_the_same(overlay, clone):
     """A repository instead of a directory, as in the second example of the page."""
-    write(overlay, block_of_kind(PAGE, "Kustomization"))
     beside = build(overlay)
     [remote] = [b for b in blocks(PAGE) if set(b) == {"resources"}]
     assert remote["resources"][0].endswith("/sse-gateway//k8s/overlays/production?ref=v0.1.0")
