@@ -25,6 +25,7 @@ def test_overlay_of_the_page_sets_everything(overlay, clone):
     assert settings(objects)["tickets.issuer"] == "https://shop.example"
     [config] = [o for o in objects if o["kind"] == "ConfigMap"]
     assert config["metadata"]["labels"]["app.kubernetes.io/name"] == "sse-gateway"
+    assert set(config["data"]) == {"gateway.toml", "production.toml"}
     assert pod["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
     route = of_kind(objects, "HTTPRoute")["spec"]
     assert route["hostnames"] == ["events.example.com"] and "timeouts" in route["rules"][0]
