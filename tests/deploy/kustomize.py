@@ -13,10 +13,12 @@ import yaml
 from harness import ROOT, defaults, flatten, run
 
 K8S = ROOT / "k8s"
+# The version of the schemas.
+KUBERNETES = "1.37"
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
 
-# Of these, an overlay uses one: keda removes what hpa-cpu patches, and gateway-api-timeouts includes
-# gateway-api.
+# Of each pair, an overlay uses one: keda removes what hpa-cpu patches, and gateway-api-timeouts
+# includes gateway-api.
 ALTERNATIVES = {"hpa-cpu": "keda", "gateway-api": "gateway-api-timeouts"}
 WATCHED = ("service-monitor", "prometheus-rule", "grafana-dashboard")
 
