@@ -52,7 +52,14 @@ SETS: dict[str, dict] = {
         },
     },
     "sentinel": {"redis": SENTINEL},
-    "sentinel with TLS": {"redis": {**SENTINEL, **PASSWORD, "tls": TLS}},
+    "sentinel with TLS": {
+        "redis": {
+            **SENTINEL,
+            **PASSWORD,
+            "sentinel": {"password": {"secret": "sentinels", "key": "password"}},
+            "tls": TLS,
+        }
+    },
     "cluster": {"redis": {**CLUSTER, **PASSWORD}},
     "password of another Secret": {
         "redis": {

@@ -321,6 +321,7 @@ def test_only_portable_routes_have_no_timeouts(chart):
         of_kind(chart(name), "HTTPRoute")["spec"]["rules"] for name in ("route", "route on GKE")
     )
     assert route == plain | {"timeouts": {"request": "0s", "backendRequest": "0s"}}
+    assert "timeouts" not in plain
 
 
 def test_ingress_annotations_equal_those_of_the_component(chart, built):

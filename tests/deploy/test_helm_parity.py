@@ -1,9 +1,11 @@
 """deploy/helm and k8s/: the default of the chart equals the base, and its example the overlay."""
 
+import copy
+
 import pytest
 
-from kustomize import defaults, flatten, gateway_pod, of_kind, settings
 from helm import toml
+from kustomize import defaults, flatten, gateway_pod, of_kind, settings
 
 # A value set of the chart, and the kustomization that it equals.
 PAIRS = pytest.mark.parametrize(
@@ -23,12 +25,15 @@ def without_instance(value):
 @PAIRS
 def test_deployments_are_equal(chart_name, k8s_name, chart, built):
     helm, k8s = (
-        of_kind(o, "Deployment")["spec"] for o in (chart(chart_name), built(k8s_name))
+        copy.deepcopy(of_kind(o, "Deployment")["spec"])
+        for o in (chart(chart_name), built(k8s_name))
     )
     for key in ("strategy", "minReadySeconds", "progressDeadlineSeconds"):
-        assert helm[key] == k8s[key] or key == "strategy" and helm[key] == k8s[key] | {
-            "type": "RollingUpdate"
-        }
+        assert helm[key] == k8s[key]
+    helm, k8s = (spec["template"]["metadata"] for spec in (helm, k8s))
+    del helm["annotations"]["checksum/config"]
+    assert helm["annotations"] == k8s["annotations"]
+    assert helm["labels"] == k8s["labels"] | {"app.kubernetes.io/managed-by": "Helm"}
 
 
 @PAIRS
@@ -98,6 +103,11 @@ def test_components_are_equal(chart, built):
         if name == "sse-gateway":
             helm, k8s = helm["rules"], k8s["rules"]
         assert without_instance(helm) == k8s
+    admin, component = (
+        of_kind(o, "Service", "sse-gateway-admin")
+        for o in (chart("monitoring"), built("base+service-monitor"))
+    )
+    assert without_instance(admin["spec"]) == component["spec"]
     keda, component = (
         of_kind(o, "ScaledObject")["spec"] for o in (chart("keda"), built("base+keda"))
     )

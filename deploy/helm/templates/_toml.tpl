@@ -1,5 +1,6 @@
 {{/*
 A table of TOML: `table`, and its `path`. JSON of strings, numbers, booleans and lists is valid TOML.
+Not `toToml`, which writes integers as floats in Helm 3.
 */}}
 {{- define "sse-gateway.toml" -}}
 {{- $path := .path -}}
