@@ -1,6 +1,6 @@
 {{/*
 A table of TOML: `table`, and its `path`. JSON of strings, numbers, booleans and lists is valid TOML.
-Not `toToml`, which writes integers as floats in Helm 3.
+Not `toToml`, which writes integers as floats.
 */}}
 {{- define "sse-gateway.toml" -}}
 {{- $path := .path -}}
