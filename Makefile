@@ -8,7 +8,7 @@ SHELL := bash
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
   test-servers test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference \
-  clean
+  chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients

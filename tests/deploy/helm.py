@@ -143,7 +143,7 @@ SETS: dict[str, dict] = {
         "initContainers": [{"name": "init", "image": "init:1"}],
         "volumes": [{"name": "more", "emptyDir": {}}],
         "volumeMounts": [{"name": "more", "mountPath": "/more"}],
-        "podSpec": {"runtimeClassName": "gvisor", "dnsPolicy": "None"},
+        "podSpec": {"runtimeClassName": "gvisor", "dnsPolicy": "Default"},
         "serviceAccount": {"name": "gateway", "annotations": {"d": "4"}},
         "service": {
             "type": "NodePort",

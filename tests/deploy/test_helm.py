@@ -406,6 +406,19 @@ def test_notes_name_the_keys_of_the_secret(name, chart):
     assert "helm test sse-gateway --namespace events" in notes
 
 
+def test_notes_warn_of_a_low_memory_limit(chart):
+    def warning(limit, **config) -> list[str]:
+        values = {"resources": {"limits": {"memory": limit}}, "config": config}
+        notes = helm("install sse-gateway --dry-run=client", values).stdout
+        return re.findall(r"^WARNING: .* may need (\d+)Mi\.", notes, flags=re.M)
+
+    many = {"limits": {"max_connections": 20_000}, "history": {"replay_cache_bytes": "32MiB"}}
+    needed = memory_needed(defaults() | flatten(many)) // (1 << 20)
+    assert warning("512Mi", **many) == warning("600M", **many) == [str(needed)]
+    assert warning("1Gi", **many) == warning("1.5Gi", **many) == warning(f"{needed + 1}Mi", **many)
+    assert warning("1Gi", **many) == [] and warning("400Mi") == ["476"] and warning("512Mi") == []
+
+
 def test_generated_files_are_current():
     """The schema, the copies of alerts and dashboard, the table of values, and the versions."""
     done = run(sys.executable, ROOT / ".ci/chart", "--check", check=False)
