@@ -220,7 +220,8 @@ def test_references_to_secrets_are_required_and_not_public(name, chart):
     # Files are where the settings expect them.
     for e in env.values():
         if e.get("value", "").startswith("/"):
-            assert os.path.dirname(e["value"]) in [m["mountPath"] for m in container["volumeMounts"]]
+            mounts = [m["mountPath"] for m in container["volumeMounts"]]
+            assert os.path.dirname(e["value"]) in mounts
 
 
 @each

@@ -1,4 +1,4 @@
-{{/* Faults that the schema cannot describe. Each message names the value, the fault and the fix. */}}
+{{/* Faults that the schema cannot describe. A message names the value, the fault and the fix. */}}
 {{- define "sse-gateway.check" -}}
 {{- $faults := list -}}
 {{- $config := .Values.config -}}

@@ -9,7 +9,7 @@
 {{- ceil $sum | int -}}
 {{- end -}}
 
-{{/* Seconds from SIGTERM until the last stream is closed. The defaults are those of the gateway. */}}
+{{/* Seconds from SIGTERM until all streams are closed. The defaults are those of the gateway. */}}
 {{- define "sse-gateway.drain" -}}
 {{- $drain := .Values.config.drain | default dict -}}
 {{- $delay := $drain.delay | default "5s" | include "sse-gateway.seconds" | int -}}

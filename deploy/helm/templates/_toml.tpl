@@ -1,5 +1,5 @@
 {{/*
-A table of TOML: `table`, and its `path`. JSON of strings, numbers, booleans and lists is valid TOML.
+A table of TOML: `table`, and its `path`. JSON of strings, numbers, booleans and lists is TOML.
 Not `toToml`, which writes integers as floats.
 */}}
 {{- define "sse-gateway.toml" -}}
