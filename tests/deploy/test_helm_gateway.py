@@ -67,6 +67,8 @@ def test_helm_test_requests_the_service(chart):
     container = test_pod(chart("default"))["spec"]["containers"][1]
     assert "http://sse-gateway:8080/" in container["args"][0]
 
+    assert test_pod(chart("default"))["spec"]["activeDeadlineSeconds"] == 120
+
     def request(port: int):
         script = container["args"][0].replace("sse-gateway:8080", f"127.0.0.1:{port}")
         return run(*container["command"], script, check=False)
