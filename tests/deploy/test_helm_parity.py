@@ -3,8 +3,9 @@
 import copy
 
 import pytest
+import yaml
 
-from helm import toml
+from helm import CHART, toml
 from kustomize import defaults, flatten, gateway_pod, of_kind, settings
 
 # A value set of the chart, and the kustomization that it equals.
@@ -20,6 +21,12 @@ def without_instance(value):
             k: without_instance(v) for k, v in value.items() if k != "app.kubernetes.io/instance"
         }
     return [without_instance(v) for v in value] if isinstance(value, list) else value
+
+
+def test_chart_has_the_version_of_the_image(built):
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    image = gateway_pod(built("base"))[1]["image"]
+    assert image == f"sse-gateway:{chart['appVersion']}" and chart["version"] == chart["appVersion"]
 
 
 @PAIRS
