@@ -14,14 +14,17 @@ from machine import Machine, Shell
 
 PAGE = (ROOT / "docs/deployment/vm.md").read_text()
 
-# What the page leaves to the platform, and what takes longer than a test should.
+# Packages are installed, and the gateway is built. A machine for tests may allow fewer files than
+# HAProxy needs for 40,000 connections.
 REPLACED = """
+sed -i 's/maxconn 40000/maxconn 1000/' deploy/haproxy/haproxy.cfg
 apt-get() { [[ "$1 $2" == "install --no-install-recommends" ]] && dpkg -s "${@:3}" >/dev/null; }
 cargo() { mkdir -p target/release && cp /run/tested-gateway target/release/sse-gateway; }
 """
+# An upgrade takes a minute.
 FASTER = """
 cat >> /etc/sse-gateway/environment <<END
-SSE_GATEWAY__DRAIN__DELAY=3s
+SSE_GATEWAY__DRAIN__DELAY=2s
 SSE_GATEWAY__DRAIN__WINDOW=0s
 END
 """
@@ -39,15 +42,15 @@ def sections() -> dict[str, str]:
 
 def resume(stream: Stream, tls: ssl.SSLContext) -> Stream:
     """Like an EventSource: the same URL with the last id, until a gateway admits it."""
-    answers = []
-    while True:
-        assert len(answers) < 50, answers
+
+    def admitted():
         again = Stream(443, token=stream.token, last_id=stream.last_id, tls=tls)
         with contextlib.suppress(EOFError):
-            answers.append(again.next())
-            if answers[-1].get("event") == "sse.connected":
+            if again.next().get("event") == "sse.connected":
                 return again
         again.close()
+
+    return eventually("a gateway admits the client", admitted)
 
 
 class Reader(threading.Thread):
@@ -99,9 +102,8 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
                 shell.run(FASTER)
         assert "error" not in outputs["Settings and secrets"]
         assert "ok: permissions" in outputs["Settings and secrets"]
-        assert outputs["Units"].split()[-2:] == ["ok", "ok"]
-        shown = outputs["Try it"]
-        assert "event: sse.connected" in shown and 'data: {"orderId":7}' in shown, shown
+        assert outputs["Units"].endswith('{"status":"ready"}' * 2)
+        assert '"type":"order-completed"' in outputs["Try it"], outputs["Try it"]
 
         for secret in ("redis-password", "ticket-secret", "environment"):
             assert shell.run(f"stat -c %a:%U /etc/sse-gateway/{secret}") == "600:root\n"
