@@ -109,7 +109,7 @@ class Machine:
     def command(self, *command) -> list[str]:
         """The command that runs a program on the machine, in the repository."""
         spaces = ("--mount", "--net", "--pid", "--cgroup")
-        enter = [tool("nsenter"), "--target", self.init, *spaces, f"--wd={ROOT}"]
+        enter = [tool("nsenter"), "--target", self.init, *spaces, f"--wdns={ROOT}"]
         return [str(part) for part in (*enter, *command)]
 
     def run(self, script: str, check=True) -> subprocess.CompletedProcess:

@@ -21,7 +21,8 @@ docker() { [[ "$1 $2" == "compose up" ]] && docker-compose config > ../parsed.ya
 def folder(tmp_path_factory):
     """A copy of deploy/, after the commands of the page up to the start."""
     root = tmp_path_factory.mktemp("compose")
-    shutil.copytree(ROOT / "deploy", root / "deploy", ignore=shutil.ignore_patterns("local", ".env"))
+    personal = shutil.ignore_patterns("local", ".env")
+    shutil.copytree(ROOT / "deploy", root / "deploy", ignore=personal)
     folder = root / "deploy/compose"
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost"]
     files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]

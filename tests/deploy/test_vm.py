@@ -119,10 +119,9 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
         password = shell.run("cat /etc/sse-gateway/redis-password").strip()
         publish = f"redis-cli --no-auth-warning -a {password} FCALL sse_publish 1 user:42:events"
         # An endless counter, until its input ends.
+        counting = f"n=0; until read -rt 0.02; do {publish} count $((++n)); done; echo $n"
         counter = subprocess.Popen(
-            machine.command(
-                "bash", "-c", f"n=0; until read -rt 0.02; do {publish} count $((++n)); done; echo $n"
-            ),
+            machine.command("bash", "-c", counting),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
