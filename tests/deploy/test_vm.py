@@ -53,13 +53,23 @@ def resume(stream: Stream, tls: ssl.SSLContext) -> Stream:
     return eventually("a gateway admits the client", admitted)
 
 
+def both_serve(machine: Machine, shell: Shell, tls: ssl.SSLContext) -> bool:
+    """Whether HAProxy distributes four streams to both gateways."""
+    tokens = shell.run("for n in 1 2 3 4; do gateway ticket --user 43; done").split()
+    with machine.network(), contextlib.ExitStack() as streams:
+        for token in tokens:
+            streams.enter_context(Stream(443, token=token, tls=tls)).until("sse.connected")
+        metrics = "curl -s http://127.0.0.1:9091/metrics http://127.0.0.1:9092/metrics"
+        counts = shell.run(f"{metrics} | awk '/^sse_connections / {{ print $2 }}'").split()
+        return len(counts) == 2 and "0" not in counts
+
+
 class Reader(threading.Thread):
     """Keeps a stream of user 42 open, and collects its events."""
 
-    def __init__(self, machine: Machine, token: str, authority: str):
+    def __init__(self, machine: Machine, token: str, tls: ssl.SSLContext):
         super().__init__(daemon=True)
-        self.machine, self.token = machine, token
-        self.tls = ssl.create_default_context(cadata=authority)
+        self.machine, self.token, self.tls = machine, token, tls
         self.events: list[dict] = []
         self.resumed = 0
         self.fault: BaseException | None = None
@@ -112,8 +122,10 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
         listening = shell.run("ss -Hltn | awk '{print $4}'").split()
         assert {a for a in listening if not a.startswith(("127.", "[::1]"))} == {"0.0.0.0:443"}
 
-        token = shell.run("gateway ticket --user 42 | tail -n 1").strip()
-        reader = Reader(machine, token, shell.run("cat /etc/haproxy/events.crt"))
+        tls = ssl.create_default_context(cadata=shell.run("cat /etc/haproxy/events.crt"))
+        eventually("both gateways have streams", lambda: both_serve(machine, shell, tls))
+        token = shell.run("gateway ticket --user 42").strip()
+        reader = Reader(machine, token, tls)
         reader.start()
         eventually("the stream begins", lambda: reader.fault or "sse.connected" in reader.names())
         password = shell.run("cat /etc/sse-gateway/redis-password").strip()
