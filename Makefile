@@ -343,7 +343,7 @@ test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
 
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
-	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
+	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git curl nft ip ps
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
 	bash .ci/kustomize
 	echo "== deployment tests"

@@ -39,6 +39,7 @@ PACKAGES = {
     "chroot": "coreutils",
     "nginx": "nginx-light",
     "unshare": "util-linux",
+    "nsenter": "util-linux",
 }
 
 

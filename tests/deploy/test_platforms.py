@@ -97,6 +97,26 @@ def test_fly_settings_are_accepted_and_match_the_platform():
     assert (FLY / file["build"]["dockerfile"]).samefile(ROOT / "Dockerfile")
 
 
+@pytest.mark.parametrize(
+    ("page", "file"), [("fly.md", FLY / "fly.toml"), ("railway.md", RAILWAY)], ids=["fly", "railway"]
+)
+def test_pages_quote_the_files(page, file):
+    """The first column of the page's table: lines of the file, or names of sections."""
+    text = (ROOT / "docs/deployment" / page).read_text()
+    rows = re.findall(r"^\| (`.*?) \| ", text[text.index("and why") :], re.M)
+    quoted = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    assert len(quoted) >= 7
+    content = file.read_text()
+    assert [span for span in quoted if span not in content] == []
+
+
+def test_pages_name_existing_settings():
+    names = {f"SSE_GATEWAY__{key.upper().replace('.', '__')}" for key in defaults()}
+    files = [*(ROOT / "docs/deployment").glob("*.md"), ROOT / "deploy/compose/compose.yaml"]
+    found = {name for f in files for name in re.findall(r"SSE_GATEWAY__\w+", f.read_text())}
+    assert len(found) > 10 and found <= names, found - names
+
+
 def test_railway_settings_are_accepted_and_match_the_platform():
     text = RAILWAY.read_text()
     env = dict(re.findall(r"^ +(PORT|SSE_GATEWAY__\w+): '(.*)',$", text, re.M))

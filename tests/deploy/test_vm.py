@@ -124,6 +124,7 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
 
         tls = ssl.create_default_context(cadata=shell.run("cat /etc/haproxy/events.crt"))
         eventually("both gateways have streams", lambda: both_serve(machine, shell, tls))
+        assert "policy drop" in shell.run("nft list ruleset")
         token = shell.run("gateway ticket --user 42").strip()
         reader = Reader(machine, token, tls)
         reader.start()
