@@ -31,14 +31,22 @@ gateway=$1
 shift
 mount -t tmpfs tmpfs /run
 mkdir /run/lock /run/copies /run/dev
-for dir in "$@"; do
-  copy=/run/copies/$(echo "$dir" | tr / _)
-  mkdir -p "$copy/upper" "$copy/work"
-  mount -t overlay overlay -o "lowerdir=$dir,upperdir=$copy/upper,workdir=$copy/work" "$dir"
-done
 touch /run/tested-gateway
 mount --bind "$gateway" /run/tested-gateway
+copy_of() { echo "/run/copies/$(echo "$1" | tr / _)"; }
+for dir in "$@"; do
+  copy=$(copy_of "$dir")
+  mkdir -p "$copy/lower" "$copy/upper" "$copy/work"
+  mount --bind "$dir" "$copy/lower"
+done
+# It may hide one of the directories.
 mount -t tmpfs tmpfs /tmp
+for dir in "$@"; do
+  copy=$(copy_of "$dir")
+  mkdir -p "$dir"
+  mount -t overlay overlay \
+    -o "lowerdir=$copy/lower,upperdir=$copy/upper,workdir=$copy/work" "$dir"
+done
 mount --bind /dev /run/dev
 mount -t tmpfs tmpfs /dev
 for node in null zero full random urandom tty; do
