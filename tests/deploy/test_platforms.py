@@ -117,6 +117,18 @@ def test_pages_name_existing_settings():
     assert len(found) > 10 and found <= names, found - names
 
 
+def test_examples_of_settings_are_accepted(tmp_path):
+    pages = [page.read_text() for page in sorted((ROOT / "docs/deployment").glob("*.md"))]
+    examples = [e for page in pages for e in re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)]
+    assert len(examples) == 2
+    for example in examples:
+        file = tmp_path / "gateway.toml"
+        file.write_text(example)
+        env = {"SSE_GATEWAY__TICKETS__SECRET": SECRET}
+        done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_railway_settings_are_accepted_and_match_the_platform():
     text = RAILWAY.read_text()
     env = dict(re.findall(r"^ +(PORT|SSE_GATEWAY__\w+): '(.*)',$", text, re.M))
