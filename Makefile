@@ -343,7 +343,7 @@ test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
 
 # The tests of the image need root and are skipped for other users.
 test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, Helm, proxies, systemd
-	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git wget
+	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git curl wget nft ip ps
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
 	for version in 3 4; do bash .ci/helm $$version >/dev/null; done
 	echo "== deployment tests"

@@ -39,6 +39,7 @@ PACKAGES = {
     "chroot": "coreutils",
     "nginx": "nginx-light",
     "unshare": "util-linux",
+    "nsenter": "util-linux",
 }
 
 
@@ -395,6 +396,7 @@ class Stream:
         token: str | None = None,
         receive_buffer: int | None = None,
         origin: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ):
         self.token = token or ticket(user)
         self.last_id = last_id
@@ -403,6 +405,8 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(GUARD)
         sock.connect(("127.0.0.1", port))
+        if tls:
+            sock = tls.wrap_socket(sock, server_hostname="events.example.com")
         self.sock = sock  # http.client drops it after the response
         self.connection = http.client.HTTPConnection("127.0.0.1", port)
         self.connection.sock = sock
