@@ -107,6 +107,15 @@ def test_runbook_of_an_operator_is_kept(project):
     assert wiki in rules and URL not in rules
 
 
+def test_notes_are_the_section_of_the_version(project):
+    assert OLD in script(project, "notes", check=False).stderr
+    other = "## [0.0.9] - 2026-01-01\n\n- Earlier.\n"
+    (project / "CHANGELOG.md").write_text(
+        f"# Changelog\n\n## [Unreleased]\n\n## [{OLD}] - 2026-02-01\n\n- New.\n\n{other}"
+    )
+    assert script(project, "notes").stdout == "- New.\n"
+
+
 # File -> a text in it, and what a change by hand could make of it.
 DEVIATIONS = {
     "servers/rust/Cargo.lock": (f'backend"\nversion = "{OLD}"', f'backend"\nversion = "{NEW}"'),
