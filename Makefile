@@ -8,7 +8,7 @@ SHELL := bash
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
   test-servers test-deploy test-release test-busy test-matrix faults soak fmt lint deny sbom \
-  release release-gateway release-libraries release-sums docs reference clean
+  release release-gateway release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -342,13 +342,13 @@ test-servers: ## test the server libraries (Node, Python, Go, PHP, Rust)
 	printf '%s\n' rust node python go php | xargs -P 2 -I {} servers/harness/test {}
 
 # The tests of the image need root and are skipped for other users.
-test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, alerts, proxies, systemd
-	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git
+test-deploy: test-build $(VENV)-deploy/done ## test image, compose, k8s, Helm, proxies, systemd
+	@bash .ci/need redis-test prometheus haproxy nginx compose systemd openssl git curl wget nft ip ps
 	[[ $$(id -u) -ne 0 ]] || bash .ci/need buildah
-	bash .ci/kustomize
+	for version in 3 4; do bash .ci/helm $$version >/dev/null; done
 	echo "== deployment tests"
 	rm -f $(SKIPPED)/test-deploy
-	export PATH="$(abspath .cache/bin):$$PATH" PYTHONDONTWRITEBYTECODE=1
+	export PYTHONDONTWRITEBYTECODE=1
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway SSE_SKIPPED=$(SKIPPED)/test-deploy
 	cd tests/deploy
 	$(abspath $(VENV))-deploy/bin/python -m pytest
@@ -437,6 +437,9 @@ docs: ## build the book into book/ (builds mdbook once, takes minutes)
 reference: ## write the reference pages of the book from the code
 	@bash .ci/need cc
 	UPDATE_REFERENCE=1 cargo test --locked -p sse-gateway --test docs reference::
+
+chart: $(VENV)-deploy/done ## write the generated files of the Helm chart
+	@$(VENV)-deploy/bin/python .ci/chart
 
 clean: ## remove everything that was built or downloaded
 	cargo clean

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from helm import chart  # noqa: F401
+from kubernetes_page import clone, overlay  # noqa: F401
 from kustomize import built  # noqa: F401
 
 

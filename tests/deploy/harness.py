@@ -39,6 +39,7 @@ PACKAGES = {
     "chroot": "coreutils",
     "nginx": "nginx-light",
     "unshare": "util-linux",
+    "nsenter": "util-linux",
 }
 
 
@@ -395,6 +396,7 @@ class Stream:
         token: str | None = None,
         receive_buffer: int | None = None,
         origin: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ):
         self.token = token or ticket(user)
         self.last_id = last_id
@@ -403,6 +405,8 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(GUARD)
         sock.connect(("127.0.0.1", port))
+        if tls:
+            sock = tls.wrap_socket(sock, server_hostname="events.example.com")
         self.sock = sock  # http.client drops it after the response
         self.connection = http.client.HTTPConnection("127.0.0.1", port)
         self.connection.sock = sock
@@ -478,9 +482,9 @@ def seconds(text: str) -> float:
 
 
 def size(value) -> int:
-    """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `65536`."""
-    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)?B?", str(value)).groups()
-    return int(number) * {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
+    """`512Mi`, `1Gi`, `256MiB`, `16MiB`, `14k`, `65536`."""
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi|k)?B?", str(value)).groups()
+    return int(number) * {None: 1, "k": 1000, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
 
 
 def memory_needed(values: dict[str, object]) -> int:

@@ -1,10 +1,11 @@
 """Builds the overlays and components of k8s/, and finds objects in the result."""
 
 import os
-import shutil
 import subprocess
+import sys
 import tomllib
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,35 +13,44 @@ import yaml
 from harness import ROOT, defaults, flatten, run
 
 K8S = ROOT / "k8s"
+# The version of the schemas.
+KUBERNETES = "1.37"
 COMPONENTS = sorted(p.name for p in (K8S / "components").iterdir())
 
-# Each component alone, then all compatible ones together. keda removes what hpa-cpu patches.
+# Of each pair, an overlay uses one: keda removes what hpa-cpu patches, and gateway-api-timeouts
+# includes gateway-api.
+ALTERNATIVES = {"hpa-cpu": "keda", "gateway-api": "gateway-api-timeouts"}
+WATCHED = ("service-monitor", "prometheus-rule", "grafana-dashboard")
+
+
+def all_except(*excluded: str) -> tuple[str, ...]:
+    return tuple(c for c in COMPONENTS if c not in excluded)
+
+
+# Each component alone, then all compatible ones together.
 ALL = {
     "root": (K8S, ()),
     "base": (K8S / "base", ()),
     "demo": (K8S / "overlays/demo", ()),
     "production": (K8S / "overlays/production", ()),
     **{f"base+{c}": (K8S / "base", (c,)) for c in COMPONENTS},
-    "base+all-keda": (K8S / "base", tuple(c for c in COMPONENTS if c != "hpa-cpu")),
-    "base+all-hpa": (K8S / "base", tuple(c for c in COMPONENTS if c != "keda")),
+    "base+all-keda": (K8S / "base", all_except(*ALTERNATIVES)),
+    "base+all-hpa": (K8S / "base", all_except(*ALTERNATIVES.values())),
+    "production+watched": (K8S / "overlays/production", ("gateway-api-timeouts", *WATCHED)),
     "production+keda+ingress": (K8S / "overlays/production", ("keda", "ingress-nginx")),
     "production+hpa-cpu+ingress": (K8S / "overlays/production", ("hpa-cpu", "ingress-nginx")),
+    "production+cilium": (K8S / "overlays/production", ("cilium-network-policy",)),
+    "demo+openshift": (K8S / "overlays/demo", ("openshift",)),
     "demo+reachable+watched": (
         K8S / "overlays/demo",
-        ("gateway-api", "ingress-nginx", "service-monitor", "prometheus-rule", "grafana-dashboard"),
+        ("gateway-api", "ingress-nginx", *WATCHED),
     ),
 }
 
 
 def kustomize(directory, check=True) -> subprocess.CompletedProcess:
-    """`kubectl kustomize`, or kustomize itself; components need version 5."""
-    for command in (["kubectl", "kustomize"], ["kustomize", "build"]):
-        if shutil.which(command[0]):
-            return run(*command, directory, check=check)
-    pytest.fail(
-        "kustomize is missing: install kubectl 1.27 or later, or kustomize 5 or later",
-        pytrace=False,
-    )
+    """`kubectl kustomize`, with the kubectl of requirements.txt."""
+    return run(Path(sys.executable).with_name("kubectl"), "kustomize", directory, check=check)
 
 
 @pytest.fixture(scope="session")

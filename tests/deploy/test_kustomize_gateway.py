@@ -18,9 +18,7 @@ def write_configuration(objects, tmp_path):
     pod, container = gateway_pod(objects)
     secrets = {
         "ticket-secret": SECRET,
-        "redis-url": "redis://redis:6379",
-        "redis-user": "gateway",
-        "redis-password": "0af3",
+        "redis-url": "rediss://gateway:0af3@redis.example.com:6380",
     }
     env, known = {}, {}
     for e in container["env"]:

@@ -12,7 +12,7 @@ import shutil
 import pytest
 
 from harness import ROOT, Stream, eventually, free_port, get, run
-from machine import Machine
+from debian import Debian
 
 SECRET = "/etc/sse-gateway/ticket-secret"
 CONFIG = "/etc/sse-gateway/gateway.toml"
@@ -71,7 +71,7 @@ def files(kind, dist, version, machine, binary, tmp_path):
 
 @pytest.fixture
 def debian(files):
-    with Machine(files) as machine:
+    with Debian(files) as machine:
         yield machine
 
 
@@ -165,7 +165,7 @@ def test_package_installs_upgrades_and_is_removed(kind, debian, redis):
 
 def test_purged_deb_leaves_nothing(dist, version, machine, redis, tmp_path):
     shutil.copy(Deb.path(dist, version, machine), tmp_path / "package")
-    with Machine(tmp_path) as debian:
+    with Debian(tmp_path) as debian:
         debian.run(*Deb.install, "/dist/package")
         start(debian, redis)
         debian.run("dpkg", "--purge", "sse-gateway")

@@ -27,7 +27,7 @@ def base():
     return BASE / "root"
 
 
-class Machine(Process):
+class Debian(Process):
     """A booted Debian, which shares the network of this machine. Its changes are discarded.
 
     /dist has the files of `files`, read-only.

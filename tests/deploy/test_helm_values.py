@@ -1,0 +1,264 @@
+"""deploy/helm: wrong values are refused with a message, and every setting can be set."""
+
+import json
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from harness import ROOT, SECRET, defaults, gateway_binary, run
+from helm import CHART, helm, program, refusal, render, toml
+
+# Settings that the chart sets itself, and where the message sends the user instead.
+MANAGED = {
+    "server.listen": "service.port",
+    "server.tls": "tlsSecret",
+    "admin.listen": "the chart sets it",
+    "redis.url": "redis.hosts",
+    "redis.sentinel_username": "redis.sentinel.username",
+    "redis.sentinel_password": "redis.sentinel.password",
+    "redis.tls": "redis.tls.ca",
+    "tickets.secret": "ticket-secret",
+    "tickets.secret_file": "secretKeys.ticketSecret",
+}
+
+# Values, and words of the message.
+WRONG = {
+    "unknown value": ({"replica": 2}, ["'replica' not allowed"]),
+    "unknown member": ({"image": {"name": "x"}}, ["/image", "'name' not allowed"]),
+    "unknown setting": ({"config": {"server": {"colour": 1}}}, ["/config/server", "'colour'"]),
+    "type": ({"replicas": "two"}, ["/replicas", "got string, want integer"]),
+    "type of a setting": (
+        {"config": {"limits": {"max_connections": "many"}}},
+        ["/config/limits/max_connections", "want integer"],
+    ),
+    "duration without unit": (
+        {"config": {"drain": {"window": "20"}}},
+        ["/config/drain/window", "'20' does not match", "(ms|s|m|h|d)"],
+    ),
+    "size": (
+        {"config": {"limits": {"queue_bytes": "1MB"}}},
+        ["/config/limits/queue_bytes", "(B|KiB|MiB|GiB)"],
+    ),
+    "word": (
+        {"config": {"log": {"format": "xml"}}},
+        ["/config/log/format", "one of 'text', 'json'"],
+    ),
+    "channel rule": (
+        {"config": {"channels": [{"match": "broadcast:*", "ttl": 1}]}},
+        ["/config/channels/0", "'ttl' not allowed"],
+    ),
+    "rule without match": (
+        {"config": {"channels": [{"rate": 1}]}}, ["/config/channels/0", "missing property 'match'"],
+    ),
+    "secret of a ticket key": (
+        {"config": {"tickets": {"keys": [{"algorithm": "HS256", "secret": SECRET}]}}},
+        ["/config/tickets/keys/0", "'secret' not allowed"],
+    ),
+    "digest": ({"image": {"digest": "latest"}}, ["/image/digest", "sha256:"]),
+    "port": ({"service": {"port": 0}}, ["/service/port", "minimum"]),
+    "host": ({"redis": {"hosts": ["redis://x"]}}, ["/redis/hosts/0", "does not match"]),
+    "deployment of Redis": (
+        {"redis": {"deployment": "ring"}}, ["/redis/deployment", "'server', 'sentinel', 'cluster'"],
+    ),
+    "field of the pod with a value of its own": (
+        {"podSpec": {"securityContext": {}}},
+        ["podSpec: must not contain securityContext; use the value podSecurityContext"],
+    ),
+    "no key for tickets": (
+        {"secretKeys": {"ticketSecret": ""}},
+        ["secretKeys.ticketSecret: must not be empty", "config.tickets.jwks_url"],
+    ),
+    "sentinels without primary": (
+        {"redis": {"hosts": ["a"], "deployment": "sentinel"}},
+        ["redis.primary: must be set for sentinel", "sentinel monitor"],
+    ),
+    "primary without sentinels": (
+        {"redis": {"hosts": ["a"], "primary": "x"}}, ["redis.primary: is used only with"],
+    ),
+    "several servers": (
+        {"redis": {"hosts": ["a", "b"]}},
+        ["redis.hosts: must be one server", "sentinel or cluster"],
+    ),
+    "database of a cluster": (
+        {"redis": {"hosts": ["a"], "deployment": "cluster", "database": 1}},
+        ["redis.database: must be 0", "remove it"],
+    ),
+    "user without password": (
+        {"redis": {"hosts": ["a"], "username": "b"}},
+        ["redis.username: must be set together with redis.password.key"],
+    ),
+    "user of sentinels without password": (
+        {"redis": {"hosts": ["a"], "sentinel": {"username": "b"}}},
+        ["redis.sentinel: must have a password.key", "is used only with"],
+    ),
+    "authority without TLS": (
+        {"redis": {"hosts": ["a"], "tls": {"ca": {"secret": "b"}}}},
+        ["redis.tls.ca", "set redis.tls.enabled to true"],
+    ),
+    "TLS without hosts": (
+        {"redis": {"tls": {"enabled": True}}}, ["redis.hosts: must be set together"],
+    ),
+    "short grace period": (
+        {"terminationGracePeriodSeconds": 35}, ["must be more than 35", "set it to 0"],
+    ),
+    "short deadline": (
+        {"progressDeadlineSeconds": 30}, ["must be more than minReadySeconds", "set it to 0"],
+    ),
+    "minimum above maximum": (
+        {"autoscaling": {"enabled": True, "minReplicas": 11}},
+        ["autoscaling.minReplicas: must be at most autoscaling.maxReplicas"],
+    ),
+    "nothing to scale by": (
+        {"autoscaling": {"enabled": True, "cpuUtilization": 0}}, ["set cpuUtilization, streams"],
+    ),
+    "route without Gateway": (
+        {"httpRoute": {"enabled": True}}, ["httpRoute.parentRefs: must name a Gateway"],
+    ),
+    "names without hosts": (
+        {"ciliumNetworkPolicy": {"enabled": True}},
+        ["ciliumNetworkPolicy.hosts: must name the hosts of Redis"],
+    ),
+    "variable of the chart": (
+        {"env": [{"name": "SSE_GATEWAY__ADMIN__LISTEN", "value": "[::]:1"}]},
+        ["env: must not contain SSE_GATEWAY__ADMIN__LISTEN"],
+    ),
+    "long name": ({"fullnameOverride": "a" * 56}, ["fullnameOverride: must be set to at most 55"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_value_is_refused(name):
+    values, words = WRONG[name]
+    message = refusal(values)
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_settings_of_the_chart_are_refused():
+    """All at once, with the value to use instead."""
+    message = refusal(
+        {"config": nested({key: {} if key.endswith("tls") else "" for key in MANAGED})}
+    )
+    assert len(re.findall(r"^- ", message, flags=re.M)) == len(MANAGED), message
+    for key, instead in MANAGED.items():
+        [fault] = re.findall(rf"^- config\.{re.escape(key)}: .*", message, flags=re.M)
+        assert "must not be set" in fault and instead in fault
+
+
+def test_variables_of_the_chart_are_refused():
+    names = [f"SSE_GATEWAY__{key.replace('.', '__').upper()}" for key in MANAGED]
+    message = refusal({"env": [{"name": name, "value": ""} for name in names]})
+    for name in names:
+        assert f"env: must not contain {name}; " in message
+
+
+def test_long_release_name_is_refused():
+    done = helm(f"template {'a' * 53}", {})
+    assert done.returncode != 0 and "fullnameOverride: must be set" in done.stderr
+
+
+def nested(flat: dict) -> dict:
+    tables: dict = {}
+    for path, value in flat.items():
+        *sections, key = path.split(".")
+        table = tables
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = value
+    return tables
+
+
+def typed(table: dict) -> str:
+    """Text to compare: 7 and 7.0 differ in TOML, but are equal in Python."""
+    return json.dumps(table, sort_keys=True)
+
+
+def settable() -> dict:
+    """The default of every setting that the chart does not set itself."""
+    return {
+        path: value
+        for path, value in defaults().items()
+        if not any(path == key or path.startswith(f"{key}.") for key in MANAGED)
+    }
+
+
+def test_every_setting_can_be_set():
+    config = nested(settable())
+    assert typed(toml(render({"config": config}))) == typed(config)
+
+
+def test_settings_arrive_unchanged():
+    """Strings, numbers and tables that are easily changed on the way through YAML and TOML."""
+    config = {
+        "channels": [
+            {"match": "broadcast:prices.*", "max_len": 100_000_000, "ephemeral": True, "rate": 7},
+            {"match": "user:*:events", "retention": "1h30m", "keep": "required"},
+        ],
+        "api_keys": [{"sha256": "0" * 64, "scopes": ["publish", "admin"]}],
+        "limits": {"max_connections": 1_000_000, "queue_bytes_total": 1 << 40},
+        "log": {"format": "json", "level": 'a="b\\c",<&>\tü'},
+        "tickets": {
+            "keys": [{"kid": "1", "algorithm": "ES256", "public_key_file": "/keys/1.pem"}],
+            "default_topics": ["*", "a,b"],
+            "session_cookie": True,
+        },
+    }
+    assert typed(toml(render({"config": config}))) == typed(config)
+
+
+def test_null_removes_a_setting():
+    assert toml(render({"config": {"log": {"format": None}}})).get("log", {}) == {}
+
+
+def enumerations(schema: dict, prefix: str = ""):
+    for key, member in schema.get("properties", {}).items():
+        if "enum" in member:
+            yield prefix + key, member["enum"]
+        yield from enumerations(member, f"{prefix}{key}.")
+
+
+def test_words_of_the_schema_are_those_of_the_gateway(tmp_path):
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["config"]
+    found = dict(enumerations(schema))
+    assert len(found) == 4
+    for path, words in found.items():
+        for word in words:
+            assert check(tmp_path, nested({path: word})) == "", (path, word)
+        message = check(tmp_path, nested({path: "nonsense"}))
+        named = {*re.findall(r'"([\w-]+)"', message.partition("(got")[0])}
+        assert named == set(words), message
+
+
+def check(directory, config: dict) -> str:
+    """The errors of `check-config` for settings."""
+    file = directory / "gateway.toml"
+    file.write_text(
+        "".join(
+            f"[{section}]\n{key} = {json.dumps(value)}\n"
+            for section, table in config.items()
+            for key, value in table.items()
+        )
+    )
+    assert tomllib.loads(file.read_text()) == config
+    env = {"SSE_GATEWAY__TICKETS__SECRET": SECRET}
+    done = run(gateway_binary(), "check-config", "--config", file, env=env, check=False)
+    return done.stderr if done.returncode else ""
+
+
+PAGE = (ROOT / "docs/operations/helm.md").read_text()
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S))
+def test_example_of_the_page_is_accepted(example):
+    assert render(yaml.safe_load(example))
+
+
+def test_pages_name_the_tested_helm_versions():
+    for page in (PAGE, (CHART / "README.md").read_text()):
+        assert {4: "Helm 4", 3: "Helm 3.17"} == {
+            version: name
+            for version in (3, 4)
+            for name in re.findall(r"Helm [34](?:\.\d+)?", page)
+            if program(version).parent.name.startswith(name.replace("Helm ", "v"))
+        }
