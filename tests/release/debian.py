@@ -37,9 +37,11 @@ class Debian(Process):
 
     def __init__(self, files):
         require_root("boot a Debian")
+        # Without systemd on this machine, nothing assigns a control group.
+        unit = () if os.path.isdir("/run/systemd/system") else ("--keep-unit",)
         super().__init__(
             *(tool("systemd-nspawn"), "--quiet", "--boot", "--console=pipe", "--register=no"),
-            *("--keep-unit", "--volatile=overlay", f"--directory={base()}"),
+            *(*unit, "--volatile=overlay", f"--directory={base()}"),
             f"--machine=sse-gateway-{uuid.uuid4().hex[:8]}",
             f"--bind-ro={files}:/dist",
             stdin=subprocess.DEVNULL,
