@@ -7,8 +7,8 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-busy test-matrix faults soak fmt lint deny sbom docs reference \
-  chart clean
+  test-servers test-deploy test-release test-busy test-matrix faults soak fmt lint deny sbom \
+  release release-gateway release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -391,6 +391,36 @@ sbom: ## write the CycloneDX SBOM of the release build to target/sbom.cdx.json
 	mkdir -p $(TARGET)
 	.ci/sbom > $(TARGET)/sbom.cdx.json
 	echo "$(TARGET)/sbom.cdx.json"
+
+# Targets to build for a release; empty: those that this machine can build.
+RELEASE_TARGETS ?=
+DIST            := $(TARGET)/dist
+
+release: ## build all files of a release into target/dist (RELEASE_TARGETS="..")
+	@rm -rf $(DIST)
+	$(MAKE) --no-print-directory release-gateway release-libraries release-sums
+	ls -l $(DIST)
+
+release-gateway:
+	@bash .ci/need cc git python
+	RELEASE_DIR=$(DIST) .ci/release gateway $(RELEASE_TARGETS)
+
+release-libraries:
+	@bash .ci/need git python composer
+	RELEASE_DIR=$(DIST) .ci/release libraries
+
+release-sums:
+	@RELEASE_DIR=$(DIST) .ci/release sums
+
+# Not part of `make test`, because it needs a release build, and builds another one with
+# `cargo install`.
+test-release: $(VENV)-deploy/done ## install and start all files of `make release` (needs root)
+	@[[ -e $(DIST)/SHA256SUMS ]] || $(MAKE) --no-print-directory release
+	bash .ci/need redis-test cc git go php composer buildah debootstrap nspawn rpm
+	.ci/nfpm
+	export RELEASE_DIR=$(DIST) CARGO_TARGET_DIR=$(TARGET) PYTHONDONTWRITEBYTECODE=1
+	cd tests/release
+	$(abspath $(VENV))-deploy/bin/python -m pytest $(ARGS)
 
 MDBOOK := 0.4.52
 
