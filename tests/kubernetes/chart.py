@@ -20,7 +20,7 @@ class Helm:
     def __call__(self, *arguments, **options) -> CompletedProcess:
         kubectl = self.kubectl
         env = {**os.environ, "KUBECONFIG": str(kubectl.config)}
-        # `program` uses the network, which nodes do not have.
+        # The argument may download Helm before the command enters the network of a node.
         return run(
             *kubectl.prefix,
             program(),
