@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import tarfile
-import tomllib
 from pathlib import Path
 
 import yaml
@@ -76,7 +75,8 @@ def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def version() -> str:
     """The tag in k8s/ and in the chart."""
-    return tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    base = yaml.safe_load((ROOT / "k8s/base/kustomization.yaml").read_text())
+    return base["images"][0]["newTag"]
 
 
 def gateway(binary: str, tags: list[str], work: Path, target: Path):
