@@ -7,8 +7,8 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-busy test-matrix faults soak fmt lint deny sbom \
-  release release-gateway release-libraries release-sums docs reference chart clean
+  test-servers test-deploy test-release test-kubernetes test-busy test-matrix faults soak fmt lint \
+  deny sbom release release-gateway release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -28,7 +28,7 @@ ARGS    ?=
 
 help: ## list the targets
 	@awk -F ' ## ' '
-	  /^[a-z0-9-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }
+	  /^[a-z0-9-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-15s %s\n", $$1, $$2 }
 	' $(MAKEFILE_LIST)
 
 demo: ## start a private Redis, the gateway and a demo page (ARGS="--listen 127.0.0.1:8080")
@@ -359,6 +359,28 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 	rm -rf $(VENV)-deploy
 	python3 -m venv $(VENV)-deploy
 	$(VENV)-deploy/bin/$(PIP) $<
+	touch $@
+
+# Kubernetes takes minutes to build. Set KUBERNETES_DIR to share it between checkouts.
+KUBERNETES_DIR ?= .cache/kubernetes
+PROGRAMS := tests/kubernetes/programs
+
+# Not part of `make test`, because it takes many minutes and needs root.
+test-kubernetes: $(OLD_DIR)/done $(VENV)-deploy/done $(KUBERNETES_DIR)/built
+test-kubernetes: ## test with a real Kubernetes of two nodes (as root; ARGS="test_objects.py")
+	@bash .ci/need cc openssl git curl etcd redis-test busybox containerd cni iptables iproute
+	[[ -n "$${SSE_GATEWAY_BIN:-}" ]] || cargo build --release --locked -p sse-gateway
+	export SSE_GATEWAY_BIN=$${SSE_GATEWAY_BIN:-$(TARGET)/release/sse-gateway}
+	export SSE_GATEWAY_OLD=$(abspath $(OLD_DIR)) SSE_KUBERNETES_DIR=$(abspath $(KUBERNETES_DIR))
+	export PYTHONDONTWRITEBYTECODE=1
+	echo "== tests with Kubernetes"
+	cd tests/kubernetes
+	$(abspath $(VENV))-deploy/bin/python -m pytest $(ARGS)
+
+$(KUBERNETES_DIR)/built: $(wildcard $(PROGRAMS)/go.* $(PROGRAMS)/build $(PROGRAMS)/*/main.go)
+	@command -v go >/dev/null || bash .ci/need go
+	mkdir -p $(KUBERNETES_DIR)/bin
+	$(PROGRAMS)/build $(KUBERNETES_DIR)/bin
 	touch $@
 
 fmt: ## format the code
