@@ -368,7 +368,7 @@ PROGRAMS := tests/kubernetes/programs
 # Not part of `make test`, because it takes many minutes and needs root.
 test-kubernetes: $(OLD_DIR)/done $(VENV)-deploy/done $(KUBERNETES_DIR)/built
 test-kubernetes: ## test with a real Kubernetes of two nodes (as root; ARGS="test_objects.py")
-	@bash .ci/need cc openssl git curl etcd redis-test busybox containerd cni iptables iproute
+	@bash .ci/need cc openssl git curl etcd redis-test busybox containerd cni iptables ip
 	[[ -n "$${SSE_GATEWAY_BIN:-}" ]] || cargo build --release --locked -p sse-gateway
 	export SSE_GATEWAY_BIN=$${SSE_GATEWAY_BIN:-$(TARGET)/release/sse-gateway}
 	export SSE_GATEWAY_OLD=$(abspath $(OLD_DIR)) SSE_KUBERNETES_DIR=$(abspath $(KUBERNETES_DIR))
