@@ -5,7 +5,7 @@
 #
 # The image contains no settings: pass them as environment variables or in a mounted file. Probes
 # must be able to reach the admin listener in the container: set
-# SSE_GATEWAY__ADMIN__LISTEN=0.0.0.0:9090 (k8s/ and docker-compose.yaml do).
+# SSE_GATEWAY__ADMIN__LISTEN=[::]:9090 (k8s/ and docker-compose.yaml do).
 # There is no HEALTHCHECK, because it would need a client in the image. Kubernetes and the balancer
 # request /readyz and /healthz instead.
 

@@ -7,8 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-busy test-matrix faults soak fmt lint \
-  deny sbom release release-gateway release-libraries release-sums docs reference chart clean
+  test-servers test-deploy test-release test-kubernetes test-busy test-matrix faults soak fmt \
+  lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
+  reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -169,8 +170,8 @@ test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy proces
 
 SERVERS ?= redis-8 valkey-8 valkey-9
 
-# Not part of `make test`, because it takes 6 minutes for each server. A server that cannot be had
-# fails it.
+# Not part of `make test`, because it takes 6 minutes for each server. A server that cannot be
+# downloaded fails it.
 test-matrix: test-build $(CLIENTS)/$(MODULES) $(VENV)/done
 test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-9" ARGS=a filter)
 	@bash .ci/need redis-test python openssl
@@ -378,7 +379,10 @@ test-kubernetes: ## test with a real Kubernetes of two nodes (as root; ARGS="tes
 	$(abspath $(VENV))-deploy/bin/python -m pytest $(ARGS)
 
 $(KUBERNETES_DIR)/built: $(wildcard $(PROGRAMS)/go.* $(PROGRAMS)/build $(PROGRAMS)/*/main.go)
-	@command -v go >/dev/null || bash .ci/need go
+	@if ! command -v go >/dev/null; then
+	  echo "Building Kubernetes requires Go 1.26 or later (https://go.dev/dl); Debian 12 has 1.19" >&2
+	  exit 1
+	fi
 	mkdir -p $(KUBERNETES_DIR)/bin
 	$(PROGRAMS)/build $(KUBERNETES_DIR)/bin
 	touch $@
@@ -418,10 +422,12 @@ sbom: ## write the CycloneDX SBOM of the release build to target/sbom.cdx.json
 RELEASE_TARGETS ?=
 DIST            := $(TARGET)/dist
 
+release: release-empty release-gateway release-libraries release-sums
 release: ## build all files of a release into target/dist (RELEASE_TARGETS="..")
+	@ls -l $(DIST)
+
+release-empty:
 	@rm -rf $(DIST)
-	$(MAKE) --no-print-directory release-gateway release-libraries release-sums
-	ls -l $(DIST)
 
 release-gateway:
 	@bash .ci/need cc git python
@@ -436,9 +442,9 @@ release-sums:
 
 # Not part of `make test`, because it needs a release build, and builds another one with
 # `cargo install`.
-test-release: $(VENV)-deploy/done ## install and start all files of `make release` (needs root)
-	@[[ -e $(DIST)/SHA256SUMS ]] || $(MAKE) --no-print-directory release
-	bash .ci/need redis-test cc git go php composer buildah debootstrap nspawn rpm
+test-release: $(VENV)-deploy/done $(if $(wildcard $(DIST)/SHA256SUMS),,release)
+test-release: ## install and start all files of `make release` (needs root)
+	@bash .ci/need redis-test cc git go php composer buildah debootstrap nspawn rpm
 	.ci/nfpm
 	export RELEASE_DIR=$(DIST) CARGO_TARGET_DIR=$(TARGET) PYTHONDONTWRITEBYTECODE=1
 	cd tests/release

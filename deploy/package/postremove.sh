@@ -7,5 +7,8 @@ if [ -d /run/systemd/system ]; then
 fi
 # Only Debian's packages can be purged. rpm keeps what the administrator wrote.
 if [ "${1:-}" = purge ]; then
-  rm -rf /etc/sse-gateway
+  cd /etc/sse-gateway 2>/dev/null || exit 0
+  rm -f gateway.toml ticket-secret environment
+  # Other files belong to the administrator.
+  rmdir --ignore-fail-on-non-empty /etc/sse-gateway
 fi

@@ -6,6 +6,7 @@ case "${1:-}" in
   remove | 0)
     if [ -d /run/systemd/system ]; then
       systemctl --no-reload disable --now sse-gateway.service
+      systemctl stop 'sse-gateway@*.service'
     fi
     ;;
 esac

@@ -26,7 +26,7 @@ export default defineRailway(() => {
       SSE_GATEWAY__SERVER__LISTEN: '[::]:8080',
       SSE_GATEWAY__ADMIN__LISTEN: '[::]:9090',
       SSE_GATEWAY__REDIS__URL: store.env.REDIS_URL,
-      // Set in Railway's dashboard, before the first deployment.
+      // Set with `railway variable set`; the first deployment fails without it.
       SSE_GATEWAY__TICKETS__SECRET: preserve(),
       SSE_GATEWAY__TICKETS__DEFAULT_TOPICS: 'news',
       SSE_GATEWAY__CORS__ALLOWED_ORIGINS: 'https://app.example.com',

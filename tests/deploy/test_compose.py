@@ -78,7 +78,7 @@ def test_gateway_accepts_its_environment(compose):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert gateway["environment"]["SSE_GATEWAY__ADMIN__LISTEN"] == "0.0.0.0:9090"
+    assert gateway["environment"]["SSE_GATEWAY__ADMIN__LISTEN"] == "[::]:9090"
     host, port = re.fullmatch(
         r"redis://(\w+):(\d+)", gateway["environment"]["SSE_GATEWAY__REDIS__URL"]
     ).groups()

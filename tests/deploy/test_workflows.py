@@ -9,16 +9,17 @@ from harness import ROOT
 
 WORKFLOWS = {f.name: yaml.safe_load(f.read_text()) for f in ROOT.glob(".github/workflows/*.yml")}
 PACKAGE = "./.github/workflows/package.yml"
+KUBERNETES = "./.github/workflows/kubernetes.yml"
 
 
 def jobs(name: str) -> dict:
     return WORKFLOWS[name]["jobs"]
 
 
-def test_actions_of_releases_are_pinned_to_a_commit():
+def test_actions_are_pinned_to_a_commit():
     steps = [
         step["uses"]
-        for name in ("package.yml", "release.yml")
+        for name in WORKFLOWS
         for job in jobs(name).values()
         for step in job.get("steps", [])
         if "uses" in step
@@ -29,7 +30,9 @@ def test_actions_of_releases_are_pinned_to_a_commit():
 def test_nightly_and_release_use_the_same_build_and_tests():
     assert jobs("nightly.yml")["package"] == {"uses": PACKAGE}
     assert jobs("release.yml")["package"]["uses"] == PACKAGE
-    assert jobs("release.yml")["publish"]["needs"] == "package"
+    for name in ("nightly.yml", "release.yml"):
+        assert jobs(name)["kubernetes"]["uses"] == KUBERNETES
+    assert jobs("release.yml")["publish"]["needs"] == ["package", "kubernetes"]
     assert jobs("package.yml")["test"]["needs"] == "build"
 
 

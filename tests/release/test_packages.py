@@ -168,8 +168,11 @@ def test_purged_deb_leaves_nothing(dist, version, machine, redis, tmp_path):
     with Debian(tmp_path) as debian:
         debian.run(*Deb.install, "/dist/package")
         start(debian, redis)
+        debian.run("touch", "/etc/sse-gateway/of-the-administrator")
         debian.run("dpkg", "--purge", "sse-gateway")
         assert state(debian) == "inactive"
+        debian.run("rm", "/etc/sse-gateway/of-the-administrator")
+        debian.run("rmdir", "/etc/sse-gateway")
         folders = ("/etc", "/usr", "/var/lib", "/var/cache", "/run/systemd")
         assert debian.run("find", *folders, "-name", "*sse-gateway*").stdout == ""
         assert "sse-gateway" not in debian.read("/etc/passwd")
