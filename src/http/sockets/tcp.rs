@@ -30,6 +30,10 @@ use crate::state::client_liveness::Progress;
 /// Maximum number of bytes that the kernel buffers beyond the client's receive window. It is small,
 /// so that a client that stops reading uses little memory and is detected soon.
 const UNSENT_BYTES: u32 = 64 << 10;
+/// Maximum number of reads and writes of a socket that is not registered with the runtime. The
+/// runtime makes tasks yield after some calls, so that a client that always has more to read does
+/// not keep the worker from the others.
+const UNREGISTERED_CALLS: u8 = 8;
 
 /// A client's TCP connection. Dropping it closes the descriptor and then frees its slot.
 pub struct ClientTcp(Rc<Inner>);
@@ -60,9 +64,10 @@ pub(super) struct Inner {
 
 /// The socket itself.
 enum Tcp {
-    /// Not registered with the runtime, because nothing has blocked yet. Most streams never need
-    /// it: their request has arrived before they are accepted, and then they are watched.
-    Unregistered(StdTcpStream),
+    /// Not registered with the runtime, because nothing has blocked yet, and the number of calls
+    /// that are left. Most streams never need it: their request has arrived before they are
+    /// accepted, and then they are watched.
+    Unregistered(StdTcpStream, u8),
     /// Polled by a task.
     Polled(TcpStream),
     /// Watched without a task, under this key.
@@ -74,23 +79,26 @@ impl Tcp {
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Polled(tcp) => Some(tcp.as_fd()),
-            Self::Unregistered(tcp) | Self::Watched(tcp, ..) => Some(tcp.as_fd()),
+            Self::Unregistered(tcp, _) | Self::Watched(tcp, ..) => Some(tcp.as_fd()),
             Self::Closed => None,
         }
     }
 
-    /// Tries to read or write a socket that is not registered. If that would block, registers it.
-    /// `None`: poll it.
+    /// Tries to read or write a socket that is not registered. If that would block, or no call is
+    /// left, registers it. `None`: poll it.
     fn try_now<R>(
         &mut self,
         io: impl FnOnce(&StdTcpStream) -> io::Result<R>,
     ) -> Option<io::Result<R>> {
-        let Self::Unregistered(tcp) = &*self else { return None };
-        let done = io(tcp);
-        if !matches!(&done, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            return Some(done);
+        let Self::Unregistered(tcp, left) = self else { return None };
+        if *left > 0 {
+            *left -= 1;
+            let done = io(tcp);
+            if !matches!(&done, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return Some(done);
+            }
         }
-        let Self::Unregistered(tcp) = std::mem::replace(self, Self::Closed) else { return None };
+        let Self::Unregistered(tcp, _) = std::mem::replace(self, Self::Closed) else { return None };
         match TcpStream::from_std(tcp) {
             Ok(tcp) => {
                 *self = Self::Polled(tcp);
@@ -116,7 +124,7 @@ impl ClientTcp {
     pub fn new(tcp: StdTcpStream, address: SocketAddr, slot: Slot) -> Self {
         let idle = Box::new(slot.enter_idle(false));
         Self(Rc::new(Inner {
-            tcp: RefCell::new(Tcp::Unregistered(tcp)),
+            tcp: RefCell::new(Tcp::Unregistered(tcp, UNREGISTERED_CALLS)),
             slot,
             address,
             streams: Cell::default(),
@@ -182,7 +190,7 @@ impl ClientTcp {
         match &mut *tcp {
             Tcp::Polled(tcp) => poll(Pin::new(tcp)),
             // The task that polls it has given it up.
-            Tcp::Unregistered(_) | Tcp::Watched(..) | Tcp::Closed => {
+            Tcp::Unregistered(..) | Tcp::Watched(..) | Tcp::Closed => {
                 Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
             }
         }
@@ -196,7 +204,7 @@ impl ClientTcp {
     /// registered, and a read tells.
     pub fn has_ended(&self) -> Option<bool> {
         match &*self.0.tcp.borrow() {
-            Tcp::Unregistered(tcp) => Some(match tcp.peek(&mut [0]) {
+            Tcp::Unregistered(tcp, _) => Some(match tcp.peek(&mut [0]) {
                 Ok(count) => count == 0,
                 Err(error) => error.kind() != io::ErrorKind::WouldBlock,
             }),
@@ -214,7 +222,7 @@ impl ClientTcp {
     pub fn wait(self, watch: &Rc<SocketWatch>, inbound_bytes: usize, resume: Resume) {
         let inner = self.0.clone();
         let tcp = match inner.tcp.replace(Tcp::Closed) {
-            Tcp::Unregistered(tcp) => Ok(tcp),
+            Tcp::Unregistered(tcp, _) => Ok(tcp),
             Tcp::Polled(tcp) => tcp.into_std(),
             Tcp::Watched(..) | Tcp::Closed => return,
         };
@@ -230,7 +238,7 @@ impl ClientTcp {
     pub(super) fn leave_watch(&self, registry: &Registry) -> io::Result<()> {
         let Tcp::Watched(tcp, ..) = self.0.tcp.replace(Tcp::Closed) else { return Ok(()) };
         registry.deregister(&mut SourceFd(&tcp.as_raw_fd()))?;
-        self.0.tcp.replace(Tcp::Unregistered(tcp));
+        self.0.tcp.replace(Tcp::Unregistered(tcp, UNREGISTERED_CALLS));
         Ok(())
     }
 
@@ -238,7 +246,7 @@ impl ClientTcp {
     pub(super) fn read_watched(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match &*self.0.tcp.borrow() {
             Tcp::Watched(tcp, ..) => (&mut &*tcp).read(bytes),
-            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => {
+            Tcp::Unregistered(..) | Tcp::Polled(_) | Tcp::Closed => {
                 Err(io::ErrorKind::WouldBlock.into())
             }
         }
@@ -300,7 +308,7 @@ impl Inner {
     pub fn resume(&self) {
         let watched = match &*self.tcp.borrow() {
             Tcp::Watched(_, watch, key) => watch.upgrade().map(|watch| (watch, *key)),
-            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => None,
+            Tcp::Unregistered(..) | Tcp::Polled(_) | Tcp::Closed => None,
         };
         if let Some((watch, key)) = watched {
             watch.resume(key);
@@ -324,7 +332,7 @@ impl Inner {
         let written = match &*self.tcp.borrow() {
             Tcp::Watched(tcp, ..) => (&mut &*tcp).write(chunks),
             Tcp::Polled(tcp) if self.is_writer_waiting.get() => tcp.try_write(chunks),
-            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => return false,
+            Tcp::Unregistered(..) | Tcp::Polled(_) | Tcp::Closed => return false,
         };
         let Ok(written) = written else { return false };
         if written < chunks.len() {
@@ -407,7 +415,16 @@ impl AsyncWrite for ClientTcp {
 mod tests {
     use std::net;
 
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+    use crate::{
+        http::sockets::{
+            budget::{SocketBudget, WorkerLoad},
+            idle::IdleLimits,
+        },
+        metrics::Metrics,
+    };
 
     #[test]
     fn accepted_sockets_inherit_the_options_of_the_listener() {
@@ -418,6 +435,26 @@ mod tests {
         let socket = SockRef::from(&accepted);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
         assert!(socket.tcp_nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn client_that_always_sends_is_left_to_the_runtime() {
+        let budget =
+            SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
+        let slot = budget.try_slot(&WorkerLoad::of_workers(1).remove(0)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, address) = listener.accept().unwrap();
+        client.write_all(&[0; 64]).unwrap();
+        assert_eq!(tcp.peek(&mut [0]).unwrap(), 1, "it has arrived");
+        tcp.set_nonblocking(true).unwrap();
+        let mut socket = ClientTcp::new(tcp, address, slot);
+        for _ in 0..UNREGISTERED_CALLS {
+            assert_eq!(socket.read(&mut [0]).await.unwrap(), 1);
+            assert_eq!(socket.has_ended(), Some(false));
+        }
+        assert_eq!(socket.read(&mut [0]).await.unwrap(), 1);
+        assert_eq!(socket.has_ended(), None);
     }
 
     /// ARCHITECTURE.md#what-a-stream-holds lists what else a stream holds.
