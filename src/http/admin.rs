@@ -1,10 +1,14 @@
-//! The admin listener: liveness, readiness, metrics, presence, and listing and ending connections.
+//! The admin listener: liveness, readiness, metrics, the description of the API, presence, and
+//! listing and ending connections.
 
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{Method, StatusCode, header},
+    http::{
+        Method, StatusCode,
+        header::{self, ContentType},
+    },
     web,
 };
 use serde::Serialize;
@@ -51,12 +55,16 @@ pub struct Admin {
     pub commands: Commands,
 }
 
+/// The description of the endpoints of both listeners, written by `make reference`.
+const OPENAPI: &str = include_str!("../../docs/reference/openapi.json");
+
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
         .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
         .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
+        .service(responses::only(Method::GET, "/openapi.json", get().to(openapi)))
         .service(responses::only(Method::GET, "/presence", get().to(presence::presence)))
         .service(
             web::resource("/connections")
@@ -100,6 +108,10 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(metrics.encode())
+}
+
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(OPENAPI)
 }
 
 async fn other_method_of_connections() -> HttpResponse {
@@ -200,7 +212,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         Err(error) => {
             let address = admin.commands.address();
             tracing::warn!(%address, error = %ErrorChain(&error), "sessions not revoked");
-            responses::error(
+            responses::retry_later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis-away",
                 "nothing was revoked; try again",

@@ -17,6 +17,13 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     fill(&mut HttpResponse::build(status), code, message)
 }
 
+/// Like [`error`], with `Retry-After`.
+pub fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let mut response = error(status, code, message);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 /// Like [`error`], but also closes the connection: the rest of the request is not read.
 pub fn last_error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     fill(HttpResponse::build(status).force_close(), code, message)
