@@ -86,16 +86,16 @@ pub fn all() -> Vec<Operation> {
 const STREAM_SOURCES: [&str; 4] = ["admission.rs", "credentials.rs", "params.rs", "since.rs"];
 
 fn events() -> Operation {
-    let content = json!({ "text/event-stream": { "schema": text(
-        "Server-Sent Events (docs/reference/events.md). The stream has no end.",
-    ) } });
+    // OpenAPI has no member for the events of a stream before 3.2 (`itemSchema`).
+    let content = json!({ "text/event-stream": { "schema": reference("StreamedEvent") } });
     Operation {
         path: "/events",
         method: "get",
         id: "streamEvents",
         tag: CLIENTS,
         summary: "Open an event stream",
-        description: "Begins with `sse.connected`. If the gateway cannot serve the stream now, the \
+        description: "A sequence of events without end; the schema describes each of them. Begins \
+                      with `sse.connected`. If the gateway cannot serve the stream now, the \
                       whole response is `sse.busy`, also with status 200.",
         security: Security::Ticket,
         parameters: &["topics", "lastEventIdHeader", "lastEventId", "last_event_id", "since"],
@@ -268,7 +268,7 @@ fn connections() -> Operation {
         summary: "List the connections to this instance",
         description: "Needs the scope `admin`. The connections of a worker that does not respond \
                       within 2 s are missing.",
-        parameters: &["user"],
+        parameters: &["userFilter"],
         content: json_of("Connections"),
         codes: KEY.to_vec(),
         sources: &["admin.rs", "api_keys.rs", "params.rs", "responses.rs"],

@@ -71,6 +71,9 @@ pub fn parameters() -> Value {
         "limit": query("limit", "Maximum number of events.",
             json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 })),
         "user": query("user", user, reference("Name")),
+        "userFilter": query("user",
+            "Only the connections of this user. There are none of an invalid id.",
+            json!({ "type": "string" })),
         "requiredUser": required(query("user", user, reference("Name"))),
         "topic": query("topic", "a topic", reference("Name")),
         "id": required(parameter("path", "id", user, reference("Name"))),
@@ -154,7 +157,16 @@ fn events() -> Value {
         }),
     );
     poll["properties"]["snapshot"] = reference("Snapshot");
+    let mut streamed = object(
+        "An event of a stream: one of yours, or one of the gateway, whose name begins with `sse.` \
+         (docs/reference/events.md).",
+        json!({ "event": text("The type."), "data": text("Its lines are joined with LF.") }),
+    );
+    streamed["properties"]["id"] = text("The last event id from now on.");
+    streamed["properties"]["retry"] =
+        json!({ "type": "integer", "minimum": 0, "description": "Reconnection delay in ms." });
     json!({
+        "StreamedEvent": streamed,
         "PolledEvent": polled,
         "StoredEvent": object("An event of a history.", event(reference("EventId"))),
         "Gap": object("The data of `sse.gap`: events may be missing.", json!({
@@ -212,7 +224,7 @@ fn publishing() -> Value {
             })),
             "retry": or_null(json!({
                 "type": "integer", "minimum": 0, "maximum": 86_400_000,
-                "description": "Reconnection delay in ms.",
+                "description": "Reconnection delay in ms, written without a fraction.",
             })),
             "keep": key(),
             "forget": key(),
@@ -292,7 +304,8 @@ fn tickets() -> Value {
                 "filter": or_null(filter),
                 "ttl": or_null(json!({
                     "type": "integer", "minimum": 1,
-                    "description": "Lifetime in seconds, at most `tickets.max_ttl`.",
+                    "description": "Lifetime in seconds, written without a fraction, at most \
+                                    `tickets.max_ttl`.",
                 })),
             },
         },
