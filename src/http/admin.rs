@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{
-        Method, StatusCode,
-        header::{self, ContentType},
-    },
+    http::{StatusCode, header::ContentType},
     web,
 };
 use serde::Serialize;
@@ -61,19 +58,19 @@ const OPENAPI: &str = include_str!("../../docs/reference/openapi.json");
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
-        .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
-        .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
-        .service(responses::only(Method::GET, "/openapi.json", get().to(openapi)))
-        .service(responses::only(Method::GET, "/presence", get().to(presence::presence)))
+        .service(responses::only("GET, HEAD", "/healthz", get().to(healthz)))
+        .service(responses::only("GET, HEAD", "/readyz", get().to(readyz)))
+        .service(responses::only("GET, HEAD", "/metrics", get().to(metrics)))
+        .service(responses::only("GET, HEAD", "/openapi.json", get().to(openapi)))
+        .service(responses::only("GET, HEAD", "/presence", get().to(presence::presence)))
         .service(
             web::resource("/connections")
                 .route(get().to(connections))
                 .route(web::delete().to(end_connections_of_query))
-                .default_service(web::to(other_method_of_connections)),
+                .default_service(web::to(responses::other_method("GET, HEAD, DELETE"))),
         )
         .service(responses::only(
-            Method::DELETE,
+            "DELETE",
             "/users/{id}/connections",
             web::delete().to(end_connections_of_path),
         ))
@@ -112,16 +109,6 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
 
 async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::json()).body(OPENAPI)
-}
-
-async fn other_method_of_connections() -> HttpResponse {
-    let mut response = responses::error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method-not-allowed",
-        "this endpoint only supports GET and DELETE",
-    );
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
-    response
 }
 
 /// One connection in the response to `GET /connections`.

@@ -5,7 +5,7 @@ use crate::harness::keys::api_keys;
 use crate::harness::{Gateway, Redis};
 use reqwest::Method;
 use serde_json::Value;
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 const TEXT: &str = include_str!("../../docs/reference/openapi.json");
 static DESCRIPTION: LazyLock<Value> =
@@ -20,6 +20,12 @@ fn has_form(path: &str, described: &str) -> bool {
         (path.split('/').collect(), described.split('/').collect());
     path.len() == described.len()
         && path.iter().zip(described).all(|(p, d)| *p == d || d.starts_with('{'))
+}
+
+/// The methods of a path.
+fn methods_of(item: &Value) -> BTreeSet<&str> {
+    let members = item.as_object().expect("a path").keys().map(String::as_str);
+    members.filter(|name| *name != "servers").collect()
 }
 
 /// The operations of a path.
@@ -52,7 +58,9 @@ pub fn assert_described(path: &str, status: u16, code: &str) {
 async fn admin_listener_serves_the_description() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(&redis).await;
-    assert_eq!(gateway.admin_get("/openapi.json").await, (200, TEXT.to_owned()));
+    let (status, served) = gateway.admin_get("/openapi.json").await;
+    assert_eq!((status, served.len()), (200, TEXT.len()));
+    assert!(served == TEXT, "another description is served");
     let url = gateway.admin_url("/openapi.json");
     let head = gateway.admin_http().head(url).send().await.expect("a response");
     assert_eq!(head.headers()["content-type"], "application/json");
@@ -72,10 +80,16 @@ async fn paths_have_exactly_the_described_methods() {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
             // Without the key, so nothing is changed.
             let request = gateway.admin_http().request(method.parse::<Method>().unwrap(), &url);
-            let status = request.send().await.expect("a response").status().as_u16();
+            let answer = request.send().await.expect("a response");
+            let status = answer.status().as_u16();
             let is_described = item.get(method.to_lowercase()).is_some();
             assert_eq!(status != 405, is_described, "{method} {path}: {status}");
             assert_ne!(status, 404, "{method} {path}");
+            if let Some(allowed) = answer.headers().get("allow") {
+                let allowed = allowed.to_str().unwrap().to_lowercase();
+                let allowed = allowed.split(", ").collect::<BTreeSet<_>>();
+                assert_eq!(allowed, methods_of(item), "Allow of {path}");
+            }
         }
     }
 }

@@ -30,8 +30,9 @@ fn compact(path: &str) -> String {
     lines.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect()
 }
 
-fn quoted(text: &str) -> Option<&str> {
-    text.split('"').nth(1)
+/// The path in the source of a service.
+fn path_of(service: &str) -> Option<&str> {
+    service.split('"').find(|text| text.starts_with('/'))
 }
 
 /// The methods and paths that a listener routes.
@@ -39,7 +40,7 @@ fn routes(path: &str) -> BTreeSet<(String, String)> {
     let source = compact(path);
     let mut found = BTreeSet::new();
     for service in source.split(".service(").skip(1) {
-        let path = quoted(service).expect("a service has a path").to_owned();
+        let path = path_of(service).expect("a service has a path").to_owned();
         let mut add = |method: &str| found.insert((method.to_owned(), path.clone()));
         for method in ["get", "post", "put", "patch", "delete"] {
             if service.contains(&format!("web::{method}()")) {
