@@ -3,6 +3,7 @@
 
 use crate::harness::keys::api_keys;
 use crate::harness::{Gateway, Redis};
+use crate::http::error;
 use reqwest::Method;
 use serde_json::Value;
 use std::{collections::BTreeSet, sync::LazyLock};
@@ -91,6 +92,26 @@ async fn paths_have_exactly_the_described_methods() {
                 assert_eq!(allowed, methods_of(item), "Allow of {path}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn admin_listener_says_when_to_retry_without_redis() {
+    let redis = Redis::start().await;
+    let keys = api_keys(&[("key", "admin")]);
+    let builder = Gateway::builder(&redis).env("API_KEYS", &keys).env("PRESENCE__ENABLED", "true");
+    let gateway = builder.start().await;
+    redis.stop();
+    for (method, path) in [
+        (Method::GET, "/presence?user=1"),
+        (Method::DELETE, "/connections?user=1"),
+        (Method::DELETE, "/users/1/connections"),
+    ] {
+        let request = gateway.admin_http().request(method, gateway.admin_url(path));
+        let answer = request.bearer_auth("key").send().await.expect("a response");
+        let retry_after = answer.headers().get("retry-after").cloned();
+        assert_eq!(error(answer).await, (503, "redis-away".to_owned()), "{path}");
+        assert_eq!(retry_after.as_ref().map(|value| value.as_bytes()), Some(&b"1"[..]), "{path}");
     }
 }
 
