@@ -7,8 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-api test-busy test-matrix faults soak fmt lint deny sbom docs \
-  reference chart clean
+  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix faults soak \
+  fmt lint deny sbom release release-gateway release-libraries release-sums docs reference chart \
+  clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -28,7 +29,7 @@ ARGS    ?=
 
 help: ## list the targets
 	@awk -F ' ## ' '
-	  /^[a-z0-9-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-13s %s\n", $$1, $$2 }
+	  /^[a-z0-9-]+:.* ## / { sub(/:.*/, "", $$1); printf "  make %-15s %s\n", $$1, $$2 }
 	' $(MAKEFILE_LIST)
 
 demo: ## start a private Redis, the gateway and a demo page (ARGS="--listen 127.0.0.1:8080")
@@ -361,6 +362,28 @@ $(VENV)-deploy/done: tests/deploy/requirements.txt
 	$(VENV)-deploy/bin/$(PIP) $<
 	touch $@
 
+# Kubernetes takes minutes to build. Set KUBERNETES_DIR to share it between checkouts.
+KUBERNETES_DIR ?= .cache/kubernetes
+PROGRAMS := tests/kubernetes/programs
+
+# Not part of `make test`, because it takes many minutes and needs root.
+test-kubernetes: $(OLD_DIR)/done $(VENV)-deploy/done $(KUBERNETES_DIR)/built
+test-kubernetes: ## test with a real Kubernetes of two nodes (as root; ARGS="test_objects.py")
+	@bash .ci/need cc openssl git curl etcd redis-test busybox containerd cni iptables ip
+	[[ -n "$${SSE_GATEWAY_BIN:-}" ]] || cargo build --release --locked -p sse-gateway
+	export SSE_GATEWAY_BIN=$${SSE_GATEWAY_BIN:-$(TARGET)/release/sse-gateway}
+	export SSE_GATEWAY_OLD=$(abspath $(OLD_DIR)) SSE_KUBERNETES_DIR=$(abspath $(KUBERNETES_DIR))
+	export PYTHONDONTWRITEBYTECODE=1
+	echo "== tests with Kubernetes"
+	cd tests/kubernetes
+	$(abspath $(VENV))-deploy/bin/python -m pytest $(ARGS)
+
+$(KUBERNETES_DIR)/built: $(wildcard $(PROGRAMS)/go.* $(PROGRAMS)/build $(PROGRAMS)/*/main.go)
+	@command -v go >/dev/null || bash .ci/need go
+	mkdir -p $(KUBERNETES_DIR)/bin
+	$(PROGRAMS)/build $(KUBERNETES_DIR)/bin
+	touch $@
+
 # Not part of `make test`: schemathesis generates other requests in each run (ARGS=--seed=<seed>).
 test-api: $(VENV)-api/done ## compare the API description with a gateway (schemathesis, 2 minutes)
 	@bash .ci/need redis-test cc
@@ -409,6 +432,36 @@ sbom: ## write the CycloneDX SBOM of the release build to target/sbom.cdx.json
 	mkdir -p $(TARGET)
 	.ci/sbom > $(TARGET)/sbom.cdx.json
 	echo "$(TARGET)/sbom.cdx.json"
+
+# Targets to build for a release; empty: those that this machine can build.
+RELEASE_TARGETS ?=
+DIST            := $(TARGET)/dist
+
+release: ## build all files of a release into target/dist (RELEASE_TARGETS="..")
+	@rm -rf $(DIST)
+	$(MAKE) --no-print-directory release-gateway release-libraries release-sums
+	ls -l $(DIST)
+
+release-gateway:
+	@bash .ci/need cc git python
+	RELEASE_DIR=$(DIST) .ci/release gateway $(RELEASE_TARGETS)
+
+release-libraries:
+	@bash .ci/need git python composer
+	RELEASE_DIR=$(DIST) .ci/release libraries
+
+release-sums:
+	@RELEASE_DIR=$(DIST) .ci/release sums
+
+# Not part of `make test`, because it needs a release build, and builds another one with
+# `cargo install`.
+test-release: $(VENV)-deploy/done ## install and start all files of `make release` (needs root)
+	@[[ -e $(DIST)/SHA256SUMS ]] || $(MAKE) --no-print-directory release
+	bash .ci/need redis-test cc git go php composer buildah debootstrap nspawn rpm
+	.ci/nfpm
+	export RELEASE_DIR=$(DIST) CARGO_TARGET_DIR=$(TARGET) PYTHONDONTWRITEBYTECODE=1
+	cd tests/release
+	$(abspath $(VENV))-deploy/bin/python -m pytest $(ARGS)
 
 MDBOOK := 0.4.52
 

@@ -15,6 +15,9 @@ import (
 
 const module = "example.com/sse-gateway/servers/go"
 
+// Written by .ci/project.
+const version = "v0.1.0"
+
 // examplesMain runs the examples that are functions.
 const examplesMain = `package main
 
@@ -92,10 +95,10 @@ func proxy(t *testing.T) string {
 	}
 	mod, err := os.ReadFile("go.mod")
 	must(t, err)
-	write("list", "v0.1.0\n")
-	write("v0.1.0.info", `{"Version":"v0.1.0"}`)
-	write("v0.1.0.mod", string(mod))
-	archive, err := os.Create(filepath.Join(versions, "v0.1.0.zip"))
+	write("list", version+"\n")
+	write(version+".info", `{"Version":"`+version+`"}`)
+	write(version+".mod", string(mod))
+	archive, err := os.Create(filepath.Join(versions, version+".zip"))
 	must(t, err)
 	defer archive.Close()
 	writer := zip.NewWriter(archive)
@@ -104,7 +107,7 @@ func proxy(t *testing.T) string {
 	for _, name := range files {
 		text, err := os.ReadFile(name)
 		must(t, err)
-		entry, err := writer.Create(module + "@v0.1.0/" + name)
+		entry, err := writer.Create(module + "@" + version + "/" + name)
 		must(t, err)
 		_, err = entry.Write(text)
 		must(t, err)
@@ -158,7 +161,7 @@ func TestReadmeRunsInAnEmptyProject(t *testing.T) {
 	t.Setenv("GOMODCACHE", modules)
 	commands, examples := blocks(t)
 
-	require := "go mod edit -require " + module + "@v0.1.0"
+	require := "go mod edit -require " + module + "@" + version
 	first := run(t, ".", nil, build(t, proxies, examples[0], require))
 	ticket, published, _ := strings.Cut(strings.TrimSpace(first), " ")
 	if !id.MatchString(published) {

@@ -19,10 +19,10 @@ use crate::{
 impl Admission {
     pub(super) async fn admit_anonymous(
         &self,
-        request: AdmissionRequest<'_>,
+        request: &AdmissionRequest<'_>,
     ) -> Result<Admitted, Denied> {
         let topics = requested_topics(request.topics, &self.context.settings.anonymous_topics)?;
-        let permit = self.anonymous_permit(&request)?;
+        let permit = self.anonymous_permit(request)?;
         if self.routes.broadcasts_when_up().await.is_none() {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
@@ -33,7 +33,7 @@ impl Admission {
             session: None,
             topics,
             filter: None,
-            cursor: self.anonymous_cursor(&request),
+            cursor: self.anonymous_cursor(request),
             permit,
             new_secret: None,
         };

@@ -113,7 +113,7 @@ impl Admission {
     ///
     /// # Errors
     /// See [`AdmissionError`].
-    pub async fn admit(&self, request: AdmissionRequest<'_>) -> Result<Admitted, Denied> {
+    pub async fn admit(&self, request: &AdmissionRequest<'_>) -> Result<Admitted, Denied> {
         let admitted = self.try_admit(request).await;
         if let Err(denied) = &admitted {
             self.count(&denied.error);
@@ -135,27 +135,28 @@ impl Admission {
         }
     }
 
-    async fn try_admit(&self, request: AdmissionRequest<'_>) -> Result<Admitted, Denied> {
+    async fn try_admit(&self, request: &AdmissionRequest<'_>) -> Result<Admitted, Denied> {
         // First, because everything after it costs more.
         self.check_rate(request.address)?;
         let Some(ticket) = self.authenticate(request.credential).await? else {
-            // Boxed, because a larger future costs time for every client.
             return Box::pin(self.admit_anonymous(request)).await;
         };
         let now_ms = unix_ms();
         let topics = requested_topics(request.topics, &ticket.topics)?;
-        let permit = self.permit(&ticket, &request)?;
+        let permit = self.permit(&ticket, request)?;
         if self.routes.user_when_up(&ticket.user).await.is_none() {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
-        self.open(request, ticket, topics, permit, now_ms).await
+        // Futures of more than 1 KiB cost time for every client: the allocator's cache has no room
+        // for them.
+        Box::pin(self.open(request, &ticket, topics, permit, now_ms)).await
     }
 
     /// Opens the session and the connection of a client that is within all limits.
     async fn open(
         &self,
-        request: AdmissionRequest<'_>,
-        ticket: Ticket,
+        request: &AdmissionRequest<'_>,
+        ticket: &Ticket,
         topics: Topics,
         permit: ConnectionPermit,
         now_ms: u64,
@@ -171,7 +172,7 @@ impl Admission {
         let new_secret = has_cookie.then(|| Box::new(NewSecret::new(&ticket.digest)));
         let new_proof = new_secret.as_ref().map(|secret| secret.proof()).unwrap_or_default();
         let opening = Opening {
-            ticket: &ticket,
+            ticket,
             connection: &id,
             cursor: named,
             is_shared,
@@ -180,7 +181,7 @@ impl Admission {
             now_ms,
         };
         let span = admission_span(&id, Some(&ticket.user), &request.request_id);
-        let session = self.open_session(&opening).instrument(span.clone()).await?;
+        let session = Box::pin(self.open_session(&opening)).instrument(span.clone()).await?;
         // Only the connection that opened the session gets its secret.
         let new_secret = new_secret.filter(|_| session.proof == new_proof);
         // No resume reaches back before the session's first cursor; the client gets a gap instead.
@@ -188,18 +189,19 @@ impl Admission {
         let cursor = catch_up::resumable(named, session.resumable_from(), server_ms);
         let (session, filter) = (Some(session), ticket.filter.clone());
         let accepted = Accepted { id, session, topics, filter, cursor, permit, new_secret };
-        self.connect(self.add(request, accepted), is_resume).instrument(span).await
+        let admitted = self.add(request, accepted);
+        Box::pin(self.connect(admitted, is_resume)).instrument(span).await
     }
 
     /// Creates the connection of a client, and adds it to the hub.
-    fn add(&self, request: AdmissionRequest<'_>, accepted: Accepted) -> Admitted {
+    fn add(&self, request: &AdmissionRequest<'_>, accepted: Accepted) -> Admitted {
         let Accepted { id, session, topics, filter, cursor, permit, new_secret } = accepted;
         let is_incomplete = request.named().is_some_and(|cursor| cursor.is_incomplete);
         let since = request.begins_at().map(|position| position.to_string());
-        let cursor_text = request.cursor.or(since);
+        let cursor_text = request.cursor.as_deref().or(since.as_deref());
         let has_cursor = cursor_text.is_some();
         let stream = request.client.begin_stream();
-        let (transport, request_id) = (request.transport, request.request_id);
+        let (transport, request_id) = (request.transport, request.request_id.clone());
         let connection = Connection::new(Parts {
             context: self.context.clone(),
             client: Client { session, topics, filter, id, transport, request_id },

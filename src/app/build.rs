@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -168,14 +168,34 @@ fn listen(
     bound.map_err(|source| BuildError::Listen { setting, address, source })
 }
 
+/// Binds an address. `[::]` also accepts IPv4; without IPv6 in the kernel it becomes `0.0.0.0`.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = bind_to(address);
+    match bound {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && lacks_ipv6(&error) => {
+            bind_to((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // The system's default may be different (net.ipv6.bindv6only).
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Whether the kernel has no IPv6, or no IPv6 address.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 fn worker_count(setting: usize) -> usize {
@@ -296,4 +316,16 @@ fn start_admin(
     };
     Listener::start("admin", socket, budget, 1, service)
         .map_err(|source| BuildError::Thread { name: "admin", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_without_ipv6_falls_back_to_ipv4() {
+        let of = |code| lacks_ipv6(&io::Error::from_raw_os_error(code));
+        assert!(of(libc::EAFNOSUPPORT) && of(libc::EADDRNOTAVAIL));
+        assert!(!of(libc::EADDRINUSE) && !of(libc::EACCES));
+    }
 }

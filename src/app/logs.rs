@@ -6,6 +6,7 @@ use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
+use super::plain_fields::PlainFields;
 use crate::settings;
 
 /// Starts logging; a second call changes nothing.
@@ -18,14 +19,13 @@ pub fn start(settings: &settings::Log) {
         .with_target("h2", tracing::Level::ERROR)
         .with_targets(own.iter());
     let filter = own.default_level().map_or(filter.clone(), |level| filter.with_default(level));
-    let layer = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(true);
+    let has_colors = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors).with_target(true);
     let layer = match settings.json {
         // No span has a parent, so a list of spans would say the same as the current span.
         true => layer.json().flatten_event(true).with_span_list(false).boxed(),
-        false => layer.boxed(),
+        false if has_colors => layer.boxed(),
+        false => layer.fmt_fields(PlainFields).boxed(),
     };
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
 }

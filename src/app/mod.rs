@@ -8,6 +8,7 @@ pub mod link_thread;
 pub mod listener;
 pub mod logs;
 pub mod memory;
+mod plain_fields;
 pub mod reload;
 pub mod run;
 pub mod signals;

@@ -95,7 +95,8 @@ impl Auth {
         let issuer = self.issuer.as_ref();
         let issuer = issuer.filter(|_| self.verifier.lacks_key(credential.token));
         let unavailable = match issuer {
-            Some(issuer) => issuer.refresh().await.is_err(),
+            // Boxed, because a larger future costs time for every client.
+            Some(issuer) => Box::pin(issuer.refresh()).await.is_err(),
             None => false,
         };
         self.verifier.verify(credential, now_s).map_err(|rejected| match unavailable {

@@ -101,7 +101,7 @@ pub async fn admit(
     transport: Transport,
 ) -> Result<Admitted, Denial> {
     let params = Params::of(request)?;
-    let admission = AdmissionRequest {
+    let wanted = AdmissionRequest {
         address: client_address(request, &worker.context.settings.server),
         credential: credential(request, &params, &worker.ticket_cookie)?,
         topics: params.get("topics"),
@@ -111,7 +111,7 @@ pub async fn admit(
         transport,
         client: &HttpClient::of(request),
     };
-    let admitted = worker.admission.admit(admission).await?;
+    let admitted = worker.admission.admit(&wanted).await?;
     let client = &admitted.connection.client;
     let opened = OpenedConnection { id: client.id.clone(), user: client.user().cloned() };
     request.extensions_mut().insert(opened);

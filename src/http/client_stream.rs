@@ -135,7 +135,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, address) = listener.accept().await.unwrap();
-        let socket = ClientTcp::new(tcp, address, slot);
+        let socket = ClientTcp::new(tcp.into_std().unwrap(), address, slot);
         let peer = socket.peer();
         let streams = [(); 2].map(|()| stream_of(&peer));
         assert!(peer.has_streams() && !budget.idle.evict_oldest());
@@ -165,7 +165,7 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (tcp, address) = listener.accept().await.unwrap();
             let (number, slot) = (tcp.as_raw_fd(), budget.try_slot(&load).unwrap());
-            (client, ClientTcp::new(tcp, address, slot), number)
+            (client, ClientTcp::new(tcp.into_std().unwrap(), address, slot), number)
         };
         let (_client, first, first_number) = accept().await;
         let stream = stream_of(&first.peer());

@@ -22,7 +22,9 @@ pub fn set_cookie(new: &NewSecret, max_age: Duration) -> String {
 
 /// The secret in a request for the session of a ticket.
 pub fn presented(request: &HttpRequest, ticket_digest: &str) -> Option<String> {
-    value(request, &name(ticket_digest)).map(str::to_owned)
+    let has_cookies = request.headers().contains_key(header::COOKIE);
+    let value = has_cookies.then(|| value(request, &name(ticket_digest)));
+    value.flatten().map(str::to_owned)
 }
 
 /// The value of a cookie in a request. If the browser has several of that name, it sends the one

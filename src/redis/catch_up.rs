@@ -73,7 +73,7 @@ struct CatchUp {
     /// The cursor; `None`: the client's id cannot be resumed from.
     from: Option<EventId>,
     /// The retained values at H, if they were read already.
-    values: Cell<Option<Retained>>,
+    values: Cell<Option<Box<Retained>>>,
 }
 
 impl CatchUp {
@@ -92,7 +92,8 @@ impl CatchUp {
     }
 }
 
-/// The state of the server from which a catch-up reads.
+/// The state of the server from which a catch-up reads. It is passed in a box, because it has 312
+/// bytes.
 struct Snapshot {
     route: Route,
     clock: ClockSnapshot,
@@ -180,7 +181,7 @@ impl CatchUpDriver {
 
     /// Takes a snapshot at the server that has the part now, subscribed to the user's channel if
     /// that belongs to the part. The catch-up must have begun.
-    async fn attach(&self, catch_up: &CatchUp) -> Result<Snapshot, LinkDown> {
+    async fn attach(&self, catch_up: &CatchUp) -> Result<Box<Snapshot>, LinkDown> {
         let snapshot = self.attach_once(catch_up).await?;
         let from = catch_up.from.unwrap_or(EventId::ZERO);
         if from.epoch <= snapshot.clock.h.epoch || from > self.routes.highest_id() {
@@ -189,10 +190,10 @@ impl CatchUpDriver {
         // Another server assigned the cursor before the part moved here, and the gateway that
         // adopted this one did not know its epoch. The next watermark begins a later one.
         snapshot.route.state.raise_highest_id(from);
-        self.attach_once(catch_up).await
+        Box::pin(self.attach_once(catch_up)).await
     }
 
-    async fn attach_once(&self, catch_up: &CatchUp) -> Result<Snapshot, LinkDown> {
+    async fn attach_once(&self, catch_up: &CatchUp) -> Result<Box<Snapshot>, LinkDown> {
         let CatchUp { connection: c, part, .. } = catch_up;
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
@@ -200,17 +201,17 @@ impl CatchUpDriver {
         let user = c.client.user().filter(|_| *part != Part::Broadcasts && !c.is_subscribed());
         let Some(user) = user else {
             let clock = route.link.clock_snapshot(c.client.user(), *part).await?;
-            return Ok(Snapshot { route, clock });
+            return Ok(Box::new(Snapshot { route, clock }));
         };
         let (clock, subscription) = route.link.subscribe(user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }
-        Ok(Snapshot { route, clock })
+        Ok(Box::new(Snapshot { route, clock }))
     }
 
     /// Takes a snapshot after the catch-up began; `None` if it is no longer needed.
-    async fn snapshot(&self, catch_up: &CatchUp) -> Option<Snapshot> {
+    async fn snapshot(&self, catch_up: &CatchUp) -> Option<Box<Snapshot>> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         while catch_up.is_current() {
             match self.attach(catch_up).await {
@@ -223,12 +224,12 @@ impl CatchUpDriver {
 
     /// Catches up until the part is live or the connection has ended. `snapshot` was taken after
     /// the catch-up began.
-    async fn drive(&self, catch_up: CatchUp, snapshot: Snapshot) {
+    async fn drive(&self, catch_up: CatchUp, snapshot: Box<Snapshot>) {
         let span = catch_up.connection.span();
         self.attempts(catch_up, snapshot).instrument(span).await;
     }
 
-    async fn attempts(&self, mut catch_up: CatchUp, mut snapshot: Snapshot) {
+    async fn attempts(&self, mut catch_up: CatchUp, mut snapshot: Box<Snapshot>) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             let cause = catch_up.cause.name();
@@ -281,7 +282,7 @@ impl CatchUpDriver {
         &self,
         CatchUp { connection, part, from, .. }: &CatchUp,
         Snapshot { route, clock }: &Snapshot,
-    ) -> Result<Snapshot, Interrupted> {
+    ) -> Result<Box<Snapshot>, Interrupted> {
         let from = from.unwrap_or(EventId::ZERO);
         let mut continues = clock.continues;
         let is_of_another = from.epoch != clock.h.epoch && !continues.contains(from.epoch);
@@ -298,7 +299,8 @@ impl CatchUpDriver {
                 continues = continues.with([from.epoch]);
             }
         }
-        Ok(Snapshot { route: route.clone(), clock: ClockSnapshot { continues, ..*clock } })
+        let clock = ClockSnapshot { continues, ..*clock };
+        Ok(Box::new(Snapshot { route: route.clone(), clock }))
     }
 
     /// Queues everything over (cursor, H].

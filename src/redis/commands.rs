@@ -194,6 +194,10 @@ impl From<PoolError> for UnavailableError {
 
 type PoolError = managed::PoolError<RedisError>;
 
+/// Room in the buffers of a call, enough to open a session.
+const CALL_ARGUMENTS: usize = 20;
+const CALL_BYTES: usize = 480;
+
 /// Pools of connections, for all commands except those on the links.
 #[derive(Clone)]
 pub struct Commands {
@@ -389,8 +393,8 @@ impl Commands {
 
     /// A call of a function of the library, to which arguments can be added.
     pub fn call<K: ToRedisArgs>(&self, function: &str, keys: &[K]) -> Cmd {
-        let mut command = redis::cmd("FCALL");
-        command.arg(self.keys.function(function)).arg(keys.len()).arg(keys);
+        let mut command = Cmd::with_capacity(CALL_ARGUMENTS, CALL_BYTES);
+        command.arg("FCALL").arg(self.keys.function(function)).arg(keys.len()).arg(keys);
         command
     }
 }

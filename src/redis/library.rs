@@ -16,7 +16,7 @@ use crate::{
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// The text of the library, in this order.
 pub(super) const SOURCE: &str = concat!(
     include_str!("library/names.lua"),
@@ -79,14 +79,17 @@ pub enum LibraryError {
     NameTaken(String),
     /// Redis refuses to load the library.
     #[error(
-        "the library {library} cannot be loaded: another library may have functions named \
-         {functions}_* (see FUNCTION LIST); give this gateway another redis.key_prefix"
+        "the library {library} cannot be loaded; if another library has functions named \
+         {functions}_* (see FUNCTION LIST), give this gateway another redis.key_prefix"
     )]
     NotLoaded {
         /// Name of the library.
         library: String,
         /// What the names of its functions begin with.
         functions: String,
+        /// The reply of Redis.
+        #[source]
+        reply: Option<RedisError>,
     },
 }
 
@@ -337,6 +340,7 @@ async fn load(
     let name = own.name(prefix);
     let variants =
         [source(commands, settings, false), source(commands, settings, prefix != DEFAULT)];
+    let mut reply = None;
     // A second round if another gateway loads one at the same time.
     for _ in 0..3 {
         let (ours, others): (Vec<Loaded>, Vec<Loaded>) = libraries(commands)
@@ -381,12 +385,13 @@ async fn load(
         match commands.run_all::<()>(&step).await {
             Ok(()) => tracing::info!(library = name, "library loaded"),
             Err(CommandError::Rejected(e)) => {
-                tracing::debug!(error = %ErrorChain(&e), "library not loaded, retrying")
+                tracing::debug!(error = %ErrorChain(&e), "library not loaded, retrying");
+                reply = Some(e);
             }
             Err(away) => return Err(away.into()),
         }
     }
-    Err(LibraryError::NotLoaded { library: name, functions: prefix.to_owned() })
+    Err(LibraryError::NotLoaded { library: name, functions: prefix.to_owned(), reply })
 }
 
 fn other_settings(name: &str, own: Revision) -> String {

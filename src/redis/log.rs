@@ -17,6 +17,8 @@ use crate::core::{
 use crate::log_limit::LogLimit;
 use crate::state::clock::unix_ms;
 
+/// Room in the buffer of a command that reads a log.
+const RANGE_BYTES: usize = 160;
 /// Maximum number of commands in one pipeline.
 const PIPELINE: usize = 256;
 /// Maximum number of topics that one catch-up reads; if more were active, the client gets a gap.
@@ -32,8 +34,8 @@ const TOPICS_PAGE: usize = 10_000;
 static FOREIGN_LOG: LogLimit = LogLimit::new(10_000);
 
 /// Reads up to `count` entries of each log, and returns the events after its position. If there are
-/// none, also reads the last id that the log ever had, because events may have been trimmed. On a
-/// `first` read, a key of the wrong type counts as a trimmed log, because its events are lost.
+/// none, also the last id that the log ever had, because events may have been trimmed. On a `first`
+/// read, a key of the wrong type counts as a trimmed log, because its events are lost.
 ///
 /// # Errors
 /// Redis does not respond, or a key no longer contains a log as it did on the first read.
@@ -44,23 +46,48 @@ pub async fn pages(
     first: bool,
 ) -> Result<Vec<Page>, CommandError> {
     let mut pages = Vec::with_capacity(logs.len());
-    for chunk in logs.chunks(PIPELINE) {
+    for chunk in logs.chunks(PIPELINE / 2) {
         let mut pipeline = redis::pipe();
         for (channel, from) in chunk {
+            if is_often_empty(channel) {
+                pipeline.add_command(last(commands, channel));
+            }
             pipeline.add_command(range(commands, channel, *from, count));
         }
         pipeline.ignore_errors();
         let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
-        for ((channel, from), reply) in chunk.iter().zip(replies) {
-            pages.push(match reply {
+        let mut replies = replies.into_iter();
+        for (channel, from) in chunk {
+            let last = if is_often_empty(channel) { replies.next() } else { None };
+            let read = match replies.next().ok_or_else(|| missing("XRANGE"))? {
                 Ok(reply) => page(channel, *from, reply, count)?,
                 Err(e) if first && is_wrong_type(&e) => no_log(commands, channel),
                 Err(e) => return Err(e.into()),
+            };
+            pages.push(match last {
+                Some(last) if is_empty(&read) => {
+                    Page { last_ever: last_generated(last?, from)?, ..read }
+                }
+                _ => read,
             });
         }
     }
     read_last_ids(commands, logs, count, &mut pages).await?;
     Ok(pages)
+}
+
+/// Whether the last id of a log is read together with its events, not only if there are none: most
+/// users have missed nothing, and topics are read because they had events.
+fn is_often_empty(channel: &Channel) -> bool {
+    matches!(channel, Channel::User(_))
+}
+
+fn is_empty(page: &Page) -> bool {
+    page.events.is_empty() && page.last_ever != NO_LOG
+}
+
+fn missing(command: &str) -> CommandError {
+    CommandError::UnexpectedReply(format!("no reply to {command}"))
 }
 
 /// The last id of a log whose key has the wrong type.
@@ -71,9 +98,14 @@ fn no_log(commands: &Commands, channel: &Channel) -> Page {
     Page { last_ever: NO_LOG, ..Page::default() }
 }
 
+fn last(commands: &Commands, channel: &Channel) -> Cmd {
+    commands.call("last", &[commands.keys.log(channel)])
+}
+
 fn range(commands: &Commands, channel: &Channel, from: ReadFrom, count: usize) -> Cmd {
-    let mut command = redis::cmd("XRANGE");
+    let mut command = Cmd::with_capacity(6, RANGE_BYTES);
     command
+        .arg("XRANGE")
         .arg(commands.keys.log(channel))
         .arg(format!("({}", from.entry.entry()))
         .arg("+")
@@ -82,47 +114,43 @@ fn range(commands: &Commands, channel: &Channel, from: ReadFrom, count: usize) -
     command
 }
 
-/// Reads the last id of logs without events after the cursor, and then the events again, so that an
-/// event that arrives in between does not count as trimmed.
+/// Reads the last id of topics' logs without events after the cursor, and then the events again, so
+/// that an event that arrives in between does not count as trimmed.
 async fn read_last_ids(
     commands: &Commands,
     logs: &[(Channel, ReadFrom)],
     count: usize,
     pages: &mut [Page],
 ) -> Result<(), CommandError> {
-    let is_empty = |page: &Page| page.events.is_empty() && page.last_ever != NO_LOG;
-    let empty: Vec<usize> = (0..logs.len()).filter(|n| is_empty(&pages[*n])).collect();
+    let is_unread = |n: &usize| is_empty(&pages[*n]) && !is_often_empty(&logs[*n].0);
+    let empty: Vec<usize> = (0..logs.len()).filter(is_unread).collect();
     for chunk in empty.chunks(PIPELINE / 2) {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for n in chunk {
             let (channel, from) = &logs[*n];
-            pipeline.cmd("XINFO").arg("STREAM").arg(commands.keys.log(channel));
+            pipeline.add_command(last(commands, channel));
             pipeline.add_command(range(commands, channel, *from, count));
         }
         let replies: Vec<RedisResult<Value>> = commands.run_all(&pipeline).await?;
-        for (n, pair) in chunk.iter().zip(replies.chunks(2)) {
-            let [info, events] = pair else { continue };
+        let mut replies = replies.into_iter();
+        for n in chunk {
             let (channel, from) = &logs[*n];
-            if let Ok(events) = events {
-                pages[*n] = page(channel, *from, events.clone(), count)?;
-            }
-            // XINFO only fails if the log does not exist.
-            pages[*n].last_ever = info
-                .as_ref()
-                .ok()
-                .and_then(|info| last_generated(info, from))
-                .unwrap_or(EventId::ZERO);
+            let mut next =
+                || replies.next().ok_or_else(|| missing("XRANGE"))?.map_err(CommandError::from);
+            let (last, events) = (next()?, next()?);
+            let last_ever = last_generated(last, from)?;
+            pages[*n] = Page { last_ever, ..page(channel, *from, events, count)? };
         }
     }
     Ok(())
 }
 
-fn last_generated(info: &Value, from: &ReadFrom) -> Option<EventId> {
-    let members: std::collections::HashMap<String, Value> = from_redis_value(info.clone()).ok()?;
-    let id = from_redis_value::<String>(members.get("last-generated-id")?.clone()).ok()?;
-    let id = EventId::parse_entry(&id, 0).filter(|id| *id > EventId::ZERO)?;
-    Some(from.assume_epoch(id))
+/// The last id that a log ever had, as the library replied; zero without a log.
+fn last_generated(last: Value, from: &ReadFrom) -> Result<EventId, CommandError> {
+    let id = from_redis_value::<String>(last).map_err(|e| CommandError::Rejected(e.into()))?;
+    let id = EventId::parse_entry(&id, 0).filter(|id| *id > EventId::ZERO);
+    Ok(id.map_or(EventId::ZERO, |id| from.assume_epoch(id)))
 }
 
 fn page(

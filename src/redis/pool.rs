@@ -145,11 +145,12 @@ impl managed::Manager for SameServerManager {
 
     async fn create(&self) -> RedisResult<PooledConnection> {
         let Some(server) = &self.server else {
-            return connect(&self.locator, &self.config).await;
+            return Box::pin(connect(&self.locator, &self.config)).await;
         };
         for _ in 0..ATTEMPTS {
-            let mut pooled = connect(&self.locator, &self.config).await?;
-            pooled.run_id = run_id(&mut pooled.connection).await?;
+            // Boxed, because the future of every command contains this one.
+            let mut pooled = Box::pin(connect(&self.locator, &self.config)).await?;
+            pooled.run_id = Box::pin(run_id(&mut pooled.connection)).await?;
             if server.allows(&pooled.run_id) {
                 return Ok(pooled);
             }
@@ -173,7 +174,8 @@ impl managed::Manager for SameServerManager {
         if is_linked && pooled.replied.elapsed() < FRESH {
             return Ok(());
         }
-        let pong: String = redis::cmd("PING").query_async(&mut pooled.connection).await?;
+        let ping = redis::cmd("PING");
+        let pong: String = Box::pin(ping.query_async(&mut pooled.connection)).await?;
         match pong.as_str() {
             "PONG" => Ok(()),
             _ => Err(RecycleError::message("unexpected reply to PING")),

@@ -116,14 +116,21 @@ impl Routes {
     }
 
     async fn when_up(&self, route: impl Fn() -> Option<Route>) -> Option<Route> {
-        loop {
-            match route() {
-                Some(route) => return route.state.wait_until_up().await.then_some(route),
-                None if self.clock.now_ms() < START_PERIOD.as_millis() as u64 => {
-                    tokio::time::sleep(POLL).await;
-                }
-                None => return None,
-            }
+        if let Some(route) = route().filter(|route| route.state.is_up()) {
+            return Some(route);
         }
+        // Boxed, because a larger future costs time for every client.
+        let waiting = Box::pin(async {
+            loop {
+                match route() {
+                    Some(route) => return route.state.wait_until_up().await.then_some(route),
+                    None if self.clock.now_ms() < START_PERIOD.as_millis() as u64 => {
+                        tokio::time::sleep(POLL).await;
+                    }
+                    None => return None,
+                }
+            }
+        });
+        waiting.await
     }
 }

@@ -1,6 +1,6 @@
 //! Searches for an event in the log of its channel, or in all logs, limited in number and time.
-//! Only reads, with XRANGE, XREVRANGE, XINFO, PTTL, SCAN, GET, HGET and FCALL of sse_watermark.
-//! All commands are for one server: on a cluster for the master that has the logs.
+//! Only reads, with XRANGE, XREVRANGE, PTTL, SCAN, GET, HGET and FCALL of sse_watermark and
+//! sse_last. All commands are for one server: on a cluster for the master that has the logs.
 
 mod options;
 

@@ -80,7 +80,10 @@ pub fn address(value: &Value) -> Parsed<Option<SocketAddr>> {
     let s = text(value)?;
     let found = s.to_socket_addrs().ok().and_then(|mut all| all.next());
     found.map(Some).ok_or_else(|| {
-        invalid!("must be ADDRESS:PORT, for example \"0.0.0.0:8080\" {}", got(value))
+        invalid!(
+            "must be ADDRESS:PORT, for example \"127.0.0.1:8080\" or \"[::]:8080\" {}",
+            got(value)
+        )
     })
 }
 

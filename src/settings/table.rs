@@ -48,8 +48,9 @@ macro_rules! keys {
 }
 
 keys! {
-    "server.listen" = r#""0.0.0.0:8080""#,
-        "Public listener: HTTP/1.1 and, by prior knowledge, HTTP/2; with server.tls both over TLS.",
+    "server.listen" = r#""[::]:8080""#,
+        "Public listener: HTTP/1.1 and, by prior knowledge, HTTP/2; with server.tls both over TLS. \
+         `[::]` accepts IPv4, too; without IPv6 in the kernel it means `0.0.0.0`.",
         |s, v| s.server.listen = parse::address(v)?;
     "server.workers" = "0", "Worker threads; 0 = one per core.",
         |s, v| s.server.workers = parse::number(v, 0..=256)? as usize;

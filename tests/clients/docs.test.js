@@ -375,8 +375,8 @@ test('the list of notifications of the JavaScript client', async (t) => {
   `;
   const source = path.join(root, 'clients/js/src');
   const local = code
-    .replace("'sse-gateway-client'", `'${source}/index.js'`)
-    .replace("'sse-gateway-client/history'", `'${source}/history.js'`)
+    .replace("'@sse-gateway/client'", `'${source}/index.js'`)
+    .replace("'@sse-gateway/client/history'", `'${source}/history.js'`)
     .replace("'/events'", "'http://127.0.0.1:8080/events'");
   await notifies(t, page + local);
 });

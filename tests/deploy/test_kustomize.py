@@ -321,7 +321,7 @@ def test_prometheus_rule_is_an_exact_copy(built):
 
 
 def test_image_tags_match_the_version(built):
-    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for name in ("root", "demo", "production"):
         assert gateway_pod(built(name))[1]["image"] == f"sse-gateway:{version}"
     assert f"image: sse-gateway:{version}\n" in (ROOT / "docker-compose.yaml").read_text()

@@ -24,7 +24,7 @@ def nodes(value, path=()):
 @each
 def test_all_objects_and_pods_have_labels(name, built):
     """Including generated ConfigMaps: `kubectl apply --selector` skips objects without labels."""
-    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for o in built(name):
         pods = [o["spec"]["template"]] if o["kind"] == "Deployment" else []
         for metadata in (o["metadata"], *(p["metadata"] for p in pods)):

@@ -98,7 +98,9 @@ def test_fly_settings_are_accepted_and_match_the_platform():
 
 
 @pytest.mark.parametrize(
-    ("page", "file"), [("fly.md", FLY / "fly.toml"), ("railway.md", RAILWAY)], ids=["fly", "railway"]
+    ("page", "file"),
+    [("fly.md", FLY / "fly.toml"), ("railway.md", RAILWAY)],
+    ids=["fly", "railway"],
 )
 def test_pages_quote_the_files(page, file):
     """The first column of the page's table: lines of the file, or names of sections."""

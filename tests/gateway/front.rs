@@ -58,6 +58,22 @@ async fn head(gateway: &Gateway, request: &str) -> (String, BTreeMap<String, Str
 }
 
 #[tokio::test]
+async fn listener_of_all_addresses_serves_both_versions_of_ip() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis).env("SERVER__LISTEN", "[::]:0").start().await;
+    let port = gateway.public.port();
+    for host in ["127.0.0.1", "::1"] {
+        let mut socket = TcpStream::connect((host, port)).await.expect("the listener accepts");
+        let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", stream("u"));
+        socket.write_all(request.as_bytes()).await.unwrap();
+        read_until(&mut socket, "event: sse.connected").await;
+        let peer = format!("\"peer\":\"{}\"", socket.local_addr().unwrap());
+        let logged = || async { gateway.log_contains(&peer).then_some(()) };
+        eventually_within(GUARD, "the access log", logged).await;
+    }
+}
+
+#[tokio::test]
 async fn request_body_does_not_affect_a_stream() {
     let redis = Redis::start().await;
     for origins in ["", "*", "https://app.example,https://other.example"] {

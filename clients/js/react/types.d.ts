@@ -8,7 +8,7 @@ import type {
  * Types of your events, for all hooks at once. Declare them in any file of your application:
  *
  * @example
- * declare module 'sse-gateway-client/react' {
+ * declare module '@sse-gateway/client/react' {
  *   interface Register {
  *     events: { order: Order; notification: { text: string } };
  *     retained: { 'broadcast:prices': Price };

@@ -83,7 +83,7 @@ export function connect(options) {
 
   /** @param {Error} error */
   const report = (error) => {
-    if (!errors.call(error)) console.warn('sse-gateway-client:', error);
+    if (!errors.call(error)) console.warn('@sse-gateway/client:', error);
   };
   const registry = handlers([...types, ...Object.keys(schemas)], schemas, report);
   /** @type {Sink} */

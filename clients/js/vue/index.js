@@ -15,7 +15,7 @@ import { connectInPage } from '../src/inert.js';
  * }} Sse
  */
 
-const KEY = /** @type {vue.InjectionKey<Sse<any>>} */ (Symbol('sse-gateway-client'));
+const KEY = /** @type {vue.InjectionKey<Sse<any>>} */ (Symbol('@sse-gateway/client'));
 const REGISTER = /** @type {const} */ (['on', 'onState', 'onGap', 'onSnapshot', 'onError']);
 
 /**

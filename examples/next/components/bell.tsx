@@ -1,6 +1,6 @@
 'use client';
 import { useState } from 'react';
-import { useEvent, useHybrid } from 'sse-gateway-client/react';
+import { useEvent, useHybrid } from '@sse-gateway/client/react';
 import type { Activity } from '@/lib/events';
 import { merge } from '@/lib/items';
 import { loadNotifications } from '@/lib/notification-history';

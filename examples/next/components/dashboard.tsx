@@ -1,5 +1,5 @@
 'use client';
-import { useEvent, useLatest } from 'sse-gateway-client/react';
+import { useEvent, useLatest } from '@sse-gateway/client/react';
 import { CHANNEL, type Activity, type Counters, type Point } from '@/lib/events';
 import { useItems } from '@/lib/items';
 import { Chart } from './chart';

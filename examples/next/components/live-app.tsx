@@ -1,7 +1,7 @@
 'use client';
 import { useRouter } from 'next/navigation';
 import { useEffect, useState, type ComponentProps } from 'react';
-import { ConnectionStatus, SseDevtools, SseProvider, useSse } from 'sse-gateway-client/react';
+import { ConnectionStatus, SseDevtools, SseProvider, useSse } from '@sse-gateway/client/react';
 import { signOut } from '@/app/actions';
 import { asUser } from '@/lib/as-user';
 import { CHANNEL, TOPICS, schemas } from '@/lib/events';

@@ -1,4 +1,4 @@
-import type { EventsOf } from 'sse-gateway-client';
+import type { EventsOf } from '@sse-gateway/client';
 import { z } from 'zod';
 
 /** The topics of everybody's events. The history of notifications has no other events in it. */
@@ -33,7 +33,7 @@ export const schemas = {
 
 export type Events = EventsOf<typeof schemas>;
 
-declare module 'sse-gateway-client/react' {
+declare module '@sse-gateway/client/react' {
   interface Register {
     events: Events;
     retained: { [CHANNEL]: Counters };

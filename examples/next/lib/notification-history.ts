@@ -1,4 +1,4 @@
-import { history } from 'sse-gateway-client/history';
+import { history } from '@sse-gateway/client/history';
 import { asUser } from './as-user';
 import { NOTIFICATIONS, type Activity } from './events';
 import { merge } from './items';

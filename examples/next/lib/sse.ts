@@ -1,5 +1,5 @@
 import Redis from 'ioredis';
-import { SseGateway } from 'sse-gateway-backend';
+import { SseGateway } from '@sse-gateway/backend';
 import type { Events } from './events';
 
 function connect() {

@@ -51,7 +51,7 @@ function block(language, text) {
 
 test('the README runs in an empty project', async (t) => {
   const application = await installed(t);
-  const files = readdirSync(path.join(application, 'node_modules/sse-gateway-backend'));
+  const files = readdirSync(path.join(application, 'node_modules/@sse-gateway/backend'));
   assert.deepEqual(files.sort(), ['LICENSE', 'README.md', 'dist', 'package.json']);
   const used = new Set([block('sh', 'npm install')]);
   const port = 20_000 + (process.pid % 10_000);

@@ -1,7 +1,7 @@
 // Uses of the library that must compile, and others that must not. Never run.
 import { Cluster, Redis } from 'ioredis';
 import { createClient, createClientPool, createCluster, createSentinel } from 'redis';
-import { raw, SseError, SseGateway, type RedisClient } from 'sse-gateway-backend';
+import { raw, SseError, SseGateway, type RedisClient } from '@sse-gateway/backend';
 import { z } from 'zod';
 
 const options = { name: 'mymaster', sentinelRootNodes: [{ host: '127.0.0.1', port: 26379 }] };

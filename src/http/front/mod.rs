@@ -91,7 +91,7 @@ where
             }
             let watch = watch.unwrap_or_default();
             let worker = Worker { context, connections, app, watch };
-            Ok(fn_service(move |tcp| serve(worker.clone(), open(tcp, tls.clone()))))
+            Ok(fn_service(move |tcp| serve(worker.clone(), tcp, tls.clone())))
         }
     })
 }
@@ -104,7 +104,7 @@ async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Pre
     let opening = async {
         let socket = match tls {
             None => Socket::Left(tcp),
-            Some(tls) => Socket::Right(Box::new(tls.accept(tcp).await?)),
+            Some(tls) => Socket::Right(Box::new(Box::pin(tls.accept(tcp)).await?)),
         };
         detect(socket).await
     };
@@ -139,7 +139,8 @@ impl<S> Clone for Worker<S> {
 
 fn serve<S, B>(
     worker: Worker<S>,
-    opened: impl Future<Output = Option<(Protocol, Prefixed, Instant)>> + 'static,
+    tcp: ClientTcp,
+    tls: Option<TlsAcceptor>,
 ) -> LocalBoxFuture<'static, Result<(), Infallible>>
 where
     S: Service<Request> + 'static,
@@ -149,22 +150,27 @@ where
 {
     Box::pin(async move {
         // A connection without a request gets no response.
-        let Some((protocol, io, deadline)) = opened.await else { return Ok(()) };
+        let Some((protocol, io, deadline)) = open(tcp, tls).await else { return Ok(()) };
         let peer = tcp_of(&io.socket).peer();
         peer.touch(false);
         let Worker { context, connections, app, watch } = worker;
+        // Futures of more than 1 KiB cost time for every connection: the allocator's cache has no
+        // room for them.
         match protocol {
-            Protocol::Http1 => tokio::select! {
-                () = http1::serve(io, peer.clone(), app, context, watch, deadline) => {}
-                () = peer.evicted() => {}
-            },
+            Protocol::Http1 => {
+                let serving = http1::serve(io, peer.clone(), app, context, watch, deadline);
+                tokio::select! {
+                    () = Box::pin(serving) => {}
+                    () = peer.evicted() => {}
+                }
+            }
             Protocol::Http2 => {
                 let worker = http2::Worker {
                     service: app,
                     limits: Http2Limits::of(&context.limits),
                     connections,
                 };
-                http2::serve(io, peer, worker).await;
+                Box::pin(http2::serve(io, peer, worker)).await;
             }
         }
         Ok(())

@@ -6,17 +6,15 @@
 use std::{
     future::poll_fn,
     io,
-    net::{self, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener as StdTcpListener},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    net::TcpStream,
-};
+use mio::net::{TcpListener, TcpStream};
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     budget::{Granted, SocketBudget, WorkerLoad, WorkerSlots},
@@ -45,7 +43,8 @@ pub struct Acceptor {
     started: Instant,
 }
 
-type Accepted = (net::TcpStream, SocketAddr);
+/// A connection, already non-blocking: mio saves a system call for that.
+type Accepted = (TcpStream, SocketAddr);
 
 impl Acceptor {
     /// Creates an acceptor for a non-blocking listener. Call this inside the worker's runtime. All
@@ -54,13 +53,14 @@ impl Acceptor {
     /// # Errors
     /// The listener cannot be registered with the runtime.
     pub fn new(
-        listener: TcpListener,
+        listener: StdTcpListener,
         budget: SocketBudget,
         load: WorkerLoad,
         log: Arc<LogLimit>,
         started: Instant,
     ) -> io::Result<Self> {
         tcp::set_inherited_options(&listener);
+        let listener = TcpListener::from_std(listener);
         // SAFETY: a `TcpListener` owns its descriptor, which stays open and the same until it is
         // dropped.
         let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
@@ -127,8 +127,9 @@ impl Acceptor {
             match self.budget.grant().await {
                 Granted::Slot(permit) => {
                     self.budget.counters.accepted.inc();
-                    let stream = register(stream).ok()?;
-                    return Some(ClientTcp::new(stream, address, self.slots.slot(permit)));
+                    // With `[::]`, a client of IPv4 has a mapped address.
+                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                    return Some(ClientTcp::new(stream.into(), address, self.slots.slot(permit)));
                 }
                 Granted::Later => {}
                 Granted::None => {
@@ -156,15 +157,6 @@ impl Acceptor {
         }
         tokio::time::sleep(PAUSE).await;
     }
-}
-
-/// Registers an accepted socket, without the assumption of tokio's listener that it is readable.
-/// With that assumption, the disconnect of a client that has sent its request and left would be
-/// detected only after the request was handled, and the request could take over the client's newer
-/// stream. After this call, the first readiness reports the request and the disconnect together.
-fn register(stream: net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    TcpStream::from_std(stream)
 }
 
 /// Why a connection could not be accepted.

@@ -60,6 +60,9 @@ pub(super) struct Inner {
 
 /// The socket itself.
 enum Tcp {
+    /// Not registered with the runtime, because nothing has blocked yet. Most streams never need
+    /// it: their request has arrived before they are accepted, and then they are watched.
+    Unregistered(StdTcpStream),
     /// Polled by a task.
     Polled(TcpStream),
     /// Watched without a task, under this key.
@@ -71,8 +74,29 @@ impl Tcp {
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Polled(tcp) => Some(tcp.as_fd()),
-            Self::Watched(tcp, ..) => Some(tcp.as_fd()),
+            Self::Unregistered(tcp) | Self::Watched(tcp, ..) => Some(tcp.as_fd()),
             Self::Closed => None,
+        }
+    }
+
+    /// Tries to read or write a socket that is not registered. If that would block, registers it.
+    /// `None`: poll it.
+    fn try_now<R>(
+        &mut self,
+        io: impl FnOnce(&StdTcpStream) -> io::Result<R>,
+    ) -> Option<io::Result<R>> {
+        let Self::Unregistered(tcp) = &*self else { return None };
+        let done = io(tcp);
+        if !matches!(&done, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            return Some(done);
+        }
+        let Self::Unregistered(tcp) = std::mem::replace(self, Self::Closed) else { return None };
+        match TcpStream::from_std(tcp) {
+            Ok(tcp) => {
+                *self = Self::Polled(tcp);
+                None
+            }
+            Err(error) => Some(Err(error)),
         }
     }
 }
@@ -87,11 +111,12 @@ pub fn set_inherited_options(listener: &TcpListener) {
 }
 
 impl ClientTcp {
-    /// Takes over an accepted connection, which has inherited its options from the listener.
-    pub fn new(tcp: TcpStream, address: SocketAddr, slot: Slot) -> Self {
+    /// Takes over an accepted connection, which is non-blocking and has inherited its options from
+    /// the listener.
+    pub fn new(tcp: StdTcpStream, address: SocketAddr, slot: Slot) -> Self {
         let idle = Box::new(slot.enter_idle(false));
         Self(Rc::new(Inner {
-            tcp: RefCell::new(Tcp::Polled(tcp)),
+            tcp: RefCell::new(Tcp::Unregistered(tcp)),
             slot,
             address,
             streams: Cell::default(),
@@ -134,7 +159,7 @@ impl ClientTcp {
     pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut kept = self.0.unwritten.borrow_mut();
         while let Some(unwritten) = kept.as_mut().filter(|bytes| !bytes.is_empty()) {
-            match ready!(self.io(|tcp| tcp.poll_write(cx, unwritten)))? {
+            match ready!(self.poll_write_bytes(cx, unwritten))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => unwritten.advance(written),
             }
@@ -143,16 +168,39 @@ impl ClientTcp {
         Poll::Ready(Ok(()))
     }
 
-    /// Borrows the socket. The polls below do not call back into this crate, so borrows cannot
-    /// overlap.
+    /// Reads or writes with `now` while the socket is not registered, and with `poll` afterwards.
+    /// Neither calls back into this crate, so borrows cannot overlap.
     fn io<R>(
         &self,
+        now: impl FnOnce(&StdTcpStream) -> io::Result<R>,
         poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        match &mut *self.0.tcp.borrow_mut() {
+        let mut tcp = self.0.tcp.borrow_mut();
+        if let Some(done) = tcp.try_now(now) {
+            return Poll::Ready(done);
+        }
+        match &mut *tcp {
             Tcp::Polled(tcp) => poll(Pin::new(tcp)),
             // The task that polls it has given it up.
-            Tcp::Watched(..) | Tcp::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Tcp::Unregistered(_) | Tcp::Watched(..) | Tcp::Closed => {
+                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+            }
+        }
+    }
+
+    fn poll_write_bytes(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io(|mut tcp| tcp.write(bytes), |tcp| tcp.poll_write(cx, bytes))
+    }
+
+    /// Whether the client has disconnected, if no bytes are left to read; `None`: the socket is
+    /// registered, and a read tells.
+    pub fn has_ended(&self) -> Option<bool> {
+        match &*self.0.tcp.borrow() {
+            Tcp::Unregistered(tcp) => Some(match tcp.peek(&mut [0]) {
+                Ok(count) => count == 0,
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            }),
+            Tcp::Polled(_) | Tcp::Watched(..) | Tcp::Closed => None,
         }
     }
 
@@ -165,8 +213,12 @@ impl ClientTcp {
     /// client disconnects or sends too much, `resume` is dropped.
     pub fn wait(self, watch: &Rc<SocketWatch>, inbound_bytes: usize, resume: Resume) {
         let inner = self.0.clone();
-        let Tcp::Polled(tcp) = inner.tcp.replace(Tcp::Closed) else { return };
-        let Ok(tcp) = tcp.into_std() else { return };
+        let tcp = match inner.tcp.replace(Tcp::Closed) {
+            Tcp::Unregistered(tcp) => Ok(tcp),
+            Tcp::Polled(tcp) => tcp.into_std(),
+            Tcp::Watched(..) | Tcp::Closed => return,
+        };
+        let Ok(tcp) = tcp else { return };
         // It would keep the memory of the task.
         inner.waker.take();
         if let Ok(key) = watch.add(&tcp, self, inbound_bytes, resume) {
@@ -174,11 +226,11 @@ impl ClientTcp {
         }
     }
 
-    /// Makes a watched socket ready to be polled again.
+    /// Makes a watched socket ready to be read and written by its task again.
     pub(super) fn leave_watch(&self, registry: &Registry) -> io::Result<()> {
         let Tcp::Watched(tcp, ..) = self.0.tcp.replace(Tcp::Closed) else { return Ok(()) };
         registry.deregister(&mut SourceFd(&tcp.as_raw_fd()))?;
-        self.0.tcp.replace(Tcp::Polled(TcpStream::from_std(tcp)?));
+        self.0.tcp.replace(Tcp::Unregistered(tcp));
         Ok(())
     }
 
@@ -186,7 +238,9 @@ impl ClientTcp {
     pub(super) fn read_watched(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match &*self.0.tcp.borrow() {
             Tcp::Watched(tcp, ..) => (&mut &*tcp).read(bytes),
-            Tcp::Polled(_) | Tcp::Closed => Err(io::ErrorKind::WouldBlock.into()),
+            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
         }
     }
 }
@@ -246,7 +300,7 @@ impl Inner {
     pub fn resume(&self) {
         let watched = match &*self.tcp.borrow() {
             Tcp::Watched(_, watch, key) => watch.upgrade().map(|watch| (watch, *key)),
-            Tcp::Polled(_) | Tcp::Closed => None,
+            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => None,
         };
         if let Some((watch, key)) = watched {
             watch.resume(key);
@@ -270,7 +324,7 @@ impl Inner {
         let written = match &*self.tcp.borrow() {
             Tcp::Watched(tcp, ..) => (&mut &*tcp).write(chunks),
             Tcp::Polled(tcp) if self.is_writer_waiting.get() => tcp.try_write(chunks),
-            Tcp::Polled(_) | Tcp::Closed => return false,
+            Tcp::Unregistered(_) | Tcp::Polled(_) | Tcp::Closed => return false,
         };
         let Ok(written) = written else { return false };
         if written < chunks.len() {
@@ -305,7 +359,17 @@ impl AsyncRead for ClientTcp {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.io(|tcp| tcp.poll_read(cx, buffer))
+        // Both closures need the buffer, and only one of them is called.
+        let buffer = RefCell::new(buffer);
+        self.io(
+            |mut tcp| {
+                let mut buffer = buffer.borrow_mut();
+                let count = tcp.read(buffer.initialize_unfilled())?;
+                buffer.advance(count);
+                Ok(())
+            },
+            |tcp| tcp.poll_read(cx, &mut buffer.borrow_mut()),
+        )
     }
 }
 
@@ -315,7 +379,7 @@ impl AsyncWrite for ClientTcp {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io(|tcp| tcp.poll_write(cx, bytes))
+        self.poll_write_bytes(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -323,7 +387,7 @@ impl AsyncWrite for ClientTcp {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io(|tcp| tcp.poll_write_vectored(cx, slices))
+        self.io(|mut tcp| tcp.write_vectored(slices), |tcp| tcp.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -331,11 +395,11 @@ impl AsyncWrite for ClientTcp {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io(|tcp| tcp.poll_flush(cx))
+        self.io(|_| Ok(()), |tcp| tcp.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io(|tcp| tcp.poll_shutdown(cx))
+        self.io(|tcp| tcp.shutdown(Shutdown::Write), |tcp| tcp.poll_shutdown(cx))
     }
 }
 

@@ -16,10 +16,10 @@ use crate::{
 
 /// The first catch-up of a connection, which is subscribed but has no first frame yet.
 pub struct FirstCatchUp {
-    main: (CatchUp, Snapshot),
+    main: (CatchUp, Box<Snapshot>),
     /// The other part of a split stream. Without a snapshot, its server is unavailable, and it
     /// catches up later.
-    broadcasts: Option<(CatchUp, Option<Snapshot>)>,
+    broadcasts: Option<(CatchUp, Option<Box<Snapshot>>)>,
     beginning: Beginning,
     /// Whether the stream continues from the client's cursor.
     pub resumed: bool,
@@ -78,7 +78,7 @@ impl CatchUpDriver {
         let broadcasts = parts.next();
         let (snapshot, other) = tokio::join!(self.attach(&main), async {
             match &broadcasts {
-                Some(part) => self.attach(part).await.ok(),
+                Some(part) => Box::pin(self.attach(part)).await.ok(),
                 None => None,
             }
         });
@@ -90,7 +90,7 @@ impl CatchUpDriver {
             }
         }
         let starts = [Some(&main.0), broadcasts.as_ref().map(|(part, _)| part)];
-        let clocks = [Some(&main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_ref())];
+        let clocks = [Some(&*main.1), broadcasts.as_ref().and_then(|(_, clock)| clock.as_deref())];
         let is_readable = |(part, snapshot): (Option<&CatchUp>, Option<&Snapshot>)| {
             let Some(part) = part else { return true };
             let start = snapshot.map(|Snapshot { clock, .. }| self.start(part, clock));
@@ -115,7 +115,7 @@ impl CatchUpDriver {
                 if is_new {
                     part.from = Some(h.broadcasts);
                 }
-                self.find_values(part, snapshot.as_ref(), !is_new).await;
+                self.find_values(part, snapshot.as_deref(), !is_new).await;
             }
         }
         let resumed = is_resume && is_readable;
@@ -127,7 +127,7 @@ impl CatchUpDriver {
     fn now(
         &self,
         main: &Snapshot,
-        broadcasts: Option<&(CatchUp, Option<Snapshot>)>,
+        broadcasts: Option<&(CatchUp, Option<Box<Snapshot>>)>,
     ) -> Option<StreamPosition> {
         let user = main.clock.h;
         let broadcasts = match broadcasts {
@@ -158,7 +158,7 @@ impl CatchUpDriver {
     fn start_part(
         self: &Rc<Self>,
         catch_up: CatchUp,
-        snapshot: Option<Snapshot>,
+        snapshot: Option<Box<Snapshot>>,
         beginning: Beginning,
     ) {
         let CatchUp { connection, part, .. } = &catch_up;

@@ -42,11 +42,12 @@ impl CatchUpDriver {
         if !snapshot.clock.may_have_values {
             return;
         }
-        match self.values(c, part, snapshot).await {
+        // Boxed, because a larger future costs time for every client.
+        match Box::pin(self.values(c, part, snapshot)).await {
             Ok(values) if !(values.is_used && has_gap) && values.is_empty() => {}
             Ok(values) => {
                 c.require_snapshot(part);
-                catch_up.values.set(Some(values));
+                catch_up.values.set(Some(Box::new(values)));
             }
             Err(_) => c.require_snapshot(part),
         }
@@ -71,7 +72,7 @@ impl CatchUpDriver {
         let may_be_wiped = is_reset && !snapshot.route.commands.is_node();
         if values.is_used || may_be_wiped {
             c.require_snapshot(part);
-            catch_up.values.set(Some(values));
+            catch_up.values.set(Some(Box::new(values)));
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ impl CatchUpDriver {
             return Ok(None);
         }
         let values = match catch_up.values.take() {
-            Some(values) => values,
+            Some(values) => *values,
             None => self.values(c, part, snapshot).await?,
         };
         catch_up.check_current()?;

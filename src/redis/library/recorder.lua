@@ -1,10 +1,6 @@
 
 -- Plain publishes ---------------------------------------------------------------------------------
 
--- Streams are warned about missing plain messages for this long after one was recorded, in ms: 30
--- days.
-local PLAIN_MS = 2592000000
-
 local function keep_rejected(channel, reason, message)
   -- The message is counted and the next ones follow, even if this key holds something else.
   redis.pcall('XADD', REJECTED, 'MAXLEN', '~', 1000, '*',
@@ -110,8 +106,10 @@ local function warn_unrecorded(now)
   redis.call('SPUBLISH', LIVE_BROADCAST, 'unrecorded ' .. position)
 end
 
+-- Streams are warned about missing plain messages for 30 days after one was recorded.
 local function is_plain_used(plain_ms, now)
-  return number(plain_ms) and now - number(plain_ms) < PLAIN_MS
+  local LASTS_MS = 2592000000
+  return number(plain_ms) and now - number(plain_ms) < LASTS_MS
 end
 
 -- sse_progress 1 <recorder key> <token> <marker> <n> <plain 0|1> [UNRECORDED | DROPPED]: everything

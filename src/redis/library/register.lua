@@ -27,6 +27,7 @@ register('progress', progress, 'allow-oom')
 register('watermark', watermark, 'no-writes')
 register('given', given, 'no-writes')
 register('vouched', vouched_epochs, 'no-writes')
+register('last', function(keys) return last_generated(keys[1]) end, 'no-writes')
 -- allow-oom: a full Redis rejects events, and the publisher gets the error, but it must not end
 -- streams and sessions.
 register('adopt', adopt_call, 'allow-oom')

@@ -24,8 +24,8 @@ const block = (text) => {
 /** Creates an application folder with the client installed. */
 function application(t) {
   const app = folder(t, 'application');
-  mkdirSync(path.join(app, 'node_modules'));
-  symlinkSync(root, path.join(app, 'node_modules/sse-gateway-client'));
+  mkdirSync(path.join(app, 'node_modules/@sse-gateway'), { recursive: true });
+  symlinkSync(root, path.join(app, 'node_modules/@sse-gateway/client'));
   symlinkSync(
     path.resolve(here, '../node_modules/eventsource'),
     path.join(app, 'node_modules/eventsource'),

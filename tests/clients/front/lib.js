@@ -30,8 +30,8 @@ export async function bundle(files, [extension, compile] = [/^$/, null]) {
     conditions: ['browser', 'development'],
     define: { 'process.env.NODE_ENV': '"development"', 'global': 'globalThis' },
     alias: {
-      'sse-gateway-client/vue': path.join(CLIENT, 'vue/index.js'),
-      'sse-gateway-client/svelte': path.join(CLIENT, 'svelte/index.js'),
+      '@sse-gateway/client/vue': path.join(CLIENT, 'vue/index.js'),
+      '@sse-gateway/client/svelte': path.join(CLIENT, 'svelte/index.js'),
     },
     plugins: [{
       name: 'files',

@@ -30,7 +30,7 @@ test('example for React Native polls and resumes', async (t) => {
     globalThis.showOrder = ({ orderId }) => console.log('order', orderId);
   `;
   const code = example
-    .replace("'sse-gateway-client'", `'${CLIENT}/src/index.js'`)
+    .replace("'@sse-gateway/client'", `'${CLIENT}/src/index.js'`)
     .replace('https://events.example.com', gateway.url);
   const end = `
     stream.onState((state) => console.log('state', state));

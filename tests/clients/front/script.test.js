@@ -7,6 +7,7 @@ import { run } from '../lib/processes.js';
 import { blocks, CLIENT, setUp, shows } from './lib.js';
 
 const FILE = 'dist/sse-gateway-client.min.js';
+const MODULE = 'dist/sse-gateway-client.esm.min.js';
 const [page] = blocks('README.md', 'html');
 let files;
 before(async () => {
@@ -30,6 +31,25 @@ test('page of the README shows state and events, and resumes', async (t) => {
   await start();
   await shows(tab, '#orders', 'Order 1Order 2');
   assert.deepEqual(tab.consoleErrors.filter((text) => !text.includes('net::ERR_')), []);
+});
+
+test('the page works with the ES module, also with shared tabs', async (t) => {
+  const { open, publish, connectionsAre } = await setUp(t);
+  const name = path.basename(MODULE);
+  const asModule = files['/']
+    .replace(/<script src=.*\n/, '')
+    .replace('<script>\n', `<script type="module">import * as sseGateway from './${name}';\n`)
+    .replace('connect({', "connect({ share: 'user-42',");
+  assert.match(asModule, /<script type="module">/);
+  const module = readFileSync(path.join(CLIENT, MODULE), 'utf8');
+  const first = await open({ '/': asModule, [`/${name}`]: module });
+  const second = await first.context().newPage();
+  await second.goto(first.url());
+  for (const tab of [first, second]) await shows(tab, '#state', 'open');
+  await publish('order-completed', { orderId: 1 });
+  for (const tab of [first, second]) await shows(tab, '#orders', 'Order 1');
+  await connectionsAre(1);
+  assert.deepEqual(first.consoleErrors, []);
 });
 
 test('tabs share one connection', async (t) => {

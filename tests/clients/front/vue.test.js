@@ -44,7 +44,7 @@ test('handlers end with their component, the stream with its provider', async (t
   const { open, publish, connectionsAre } = await setUp(t);
   const main = `
     import { createApp, h, ref } from 'vue';
-    import { provideSse, useSse } from 'sse-gateway-client/vue';
+    import { provideSse, useSse } from '@sse-gateway/client/vue';
     window.seen = [];
     window.visible = ref(true);
     const Child = { setup() {

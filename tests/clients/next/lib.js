@@ -24,6 +24,8 @@ export async function setUp(t) {
   const redis = await Redis.start(t);
   const postgres = await startPostgres();
   const database = new Pool({ connectionString: postgres.url });
+  // Postgres may end before the pool has closed its idle connections.
+  database.on('error', () => {});
   t.after(async () => {
     await database.end();
     await postgres.child.stop();

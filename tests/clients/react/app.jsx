@@ -9,7 +9,7 @@ import {
   useFrameBatch,
   usePresence,
   useResilientRealtime,
-} from 'sse-gateway-client/react';
+} from '@sse-gateway/client/react';
 import * as commanded from './commanded.jsx';
 import * as polled from './polled.jsx';
 import * as provided from './provided.jsx';

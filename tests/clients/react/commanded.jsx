@@ -1,5 +1,5 @@
 // A list that is changed by events and commands, for hybrid.test.js.
-import { ConnectionStatus, SseProvider, useHybrid } from 'sse-gateway-client/react';
+import { ConnectionStatus, SseProvider, useHybrid } from '@sse-gateway/client/react';
 
 const byId = (orders, order) => [...orders.filter(({ id }) => id !== order.id), order];
 

@@ -27,7 +27,7 @@ export async function bundle(folder, entry = path.join(HERE, 'app.jsx')) {
     alias: {
       'react': folderOf('react', from),
       'react-dom': folderOf('react-dom', from),
-      'sse-gateway-client/react': path.join(CLIENT, 'react/index.js'),
+      '@sse-gateway/client/react': path.join(CLIENT, 'react/index.js'),
     },
   });
   return file.text;

@@ -1,5 +1,5 @@
 // Components that poll, for polling.test.js.
-import { usePolling } from 'sse-gateway-client/react';
+import { usePolling } from '@sse-gateway/client/react';
 
 function Polled({ pollKey, ...options }) {
   const { data, error, isLoading, isFetching, refetch } = usePolling({

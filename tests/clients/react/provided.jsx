@@ -9,7 +9,7 @@ import {
   useLatest,
   usePresence,
   useSse,
-} from 'sse-gateway-client/react';
+} from '@sse-gateway/client/react';
 import { schemas } from './schemas.js';
 
 const RETAINED = {

@@ -12,8 +12,8 @@ variables. The later source wins.
 
 | form | example |
 |---|---|
-| TOML file | `[server]` and below it `listen = \"0.0.0.0:8080\"` |
-| environment variable | `SSE_GATEWAY__SERVER__LISTEN=0.0.0.0:8080` |
+| TOML file | `[server]` and below it `listen = \"[::]:8080\"` |
+| environment variable | `SSE_GATEWAY__SERVER__LISTEN=[::]:8080` |
 
 The variable of a key is `SSE_GATEWAY__`, the section, `__` and the key, in capitals:
 `server.tls.key` is `SSE_GATEWAY__SERVER__TLS__KEY`, and `api_keys` is `SSE_GATEWAY__API_KEYS`.

@@ -1,5 +1,5 @@
 // Only compiled, in a project of its own: the hooks with the types that react/README.md declares.
-import { useEvent, useEventSource, useHybrid, useLatest } from 'sse-gateway-client/react';
+import { useEvent, useEventSource, useHybrid, useLatest } from '@sse-gateway/client/react';
 
 type Price = { symbol: string; price: number };
 

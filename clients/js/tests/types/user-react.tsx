@@ -17,7 +17,7 @@ import {
   type EventSourceOptions,
   type Mode,
   type Status,
-} from 'sse-gateway-client/react';
+} from '@sse-gateway/client/react';
 
 type Order = { id: number };
 const options: EventSourceOptions = {

@@ -2,10 +2,10 @@
 import { z } from 'zod';
 import {
   connect, type EventsOf, type PayloadsOf, type Schema,
-} from 'sse-gateway-client';
+} from '@sse-gateway/client';
 import {
   SseProvider, useEvent, useEventSource, useResilientRealtime,
-} from 'sse-gateway-client/react';
+} from '@sse-gateway/client/react';
 
 const schemas = {
   order: z.object({ id: z.number(), at: z.iso.datetime().transform((text) => new Date(text)) }),

@@ -1,7 +1,7 @@
 // Uses of the Svelte store that must compile, and others that must not. Never run.
 import type { Readable } from 'svelte/store';
-import type { State } from 'sse-gateway-client';
-import { createSse } from 'sse-gateway-client/svelte';
+import type { State } from '@sse-gateway/client';
+import { createSse } from '@sse-gateway/client/svelte';
 
 type Events = { 'price': { amount: number } };
 const sse = createSse<Events>({ url: '/events', ticketUrl: '/api/sse-ticket' });

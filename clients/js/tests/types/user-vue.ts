@@ -1,7 +1,7 @@
 // Uses of the Vue composables that must compile, and others that must not. Never run.
 import type { Ref } from 'vue';
-import type { EventsOf, State } from 'sse-gateway-client';
-import { provideSse, useSse } from 'sse-gateway-client/vue';
+import type { EventsOf, State } from '@sse-gateway/client';
+import { provideSse, useSse } from '@sse-gateway/client/vue';
 import { z } from 'zod';
 
 type Events = { 'price': { amount: number } };

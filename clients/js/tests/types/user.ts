@@ -1,8 +1,8 @@
 // Only compiled, against the published .d.ts: code that must compile, and errors that the compiler
 // must report.
-import { connect, type Gap, type State, type Stream, type StreamEvent } from 'sse-gateway-client';
+import { connect, type Gap, type State, type Stream, type StreamEvent } from '@sse-gateway/client';
 
-import { history } from 'sse-gateway-client/history';
+import { history } from '@sse-gateway/client/history';
 
 type Events = { 'order-completed': { orderId: number }; notification: { text: string } };
 

@@ -1,5 +1,5 @@
 import { useEffect, useReducer } from 'react';
-import { ConnectionStatus, useFrameBatch, useResilientRealtime } from 'sse-gateway-client/react';
+import { ConnectionStatus, useFrameBatch, useResilientRealtime } from '@sse-gateway/client/react';
 import { getTicket } from '../api.js';
 import { summary } from '../describe.js';
 import { begin, reduce } from '../view.js';

@@ -54,14 +54,15 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Serves a connection until it ends or an event stream takes over the socket. The first head must
 /// arrive before `deadline`.
-pub async fn serve<S, B>(
+pub fn serve<S, B>(
     io: Prefixed,
     peer: Peer,
     service: Rc<S>,
     context: Rc<FrontContext>,
     watch: Weak<SocketWatch>,
     mut deadline: Instant,
-) where
+) -> impl Future<Output = ()>
+where
     S: Service<Request>,
     S::Response: Into<Response<B>>,
     S::Error: Into<Response<BoxBody>>,
@@ -71,21 +72,30 @@ pub async fn serve<S, B>(
     let address = Some(tcp_of(&socket).address());
     let mut connection =
         Connection { socket, held, peer, address, service, context, watch, bodies: PhantomData };
-    loop {
-        let end = match connection.next_head(deadline).await {
-            Ok(head) => connection.exchange(head).await,
-            Err(end) => Err(end),
-        };
-        match end {
-            Ok(()) => deadline = Instant::now() + HEAD,
-            Err(End::Gone) => return,
-            Err(End::Linger) => return connection.linger().await,
-            Err(End::Malformed(malformed)) => return connection.reject(malformed).await,
-            Err(End::Stream(response, version)) => {
-                // In a separate task, so that the memory of this one is freed.
-                let watch = connection.watch;
-                actix_web::rt::spawn(stream::write(connection.socket, *response, version, watch));
-                return;
+    // An async block, because the arguments of an `async fn` would stay in memory while it runs.
+    async move {
+        loop {
+            let end = match connection.next_head(deadline).await {
+                Ok(head) => connection.exchange(head).await,
+                Err(end) => Err(end),
+            };
+            match end {
+                Ok(()) => deadline = Instant::now() + HEAD,
+                Err(End::Gone) => return,
+                // Boxed, because the future of every connection contains these.
+                Err(End::Linger) => return Box::pin(connection.linger()).await,
+                Err(End::Malformed(fault)) => return Box::pin(connection.reject(fault)).await,
+                Err(End::Stream(response, version)) => {
+                    let Connection { socket, watch, .. } = connection;
+                    let mut stream = Box::pin(stream::write(socket, *response, version, watch));
+                    // Most streams can write everything now, and then wait without a task. The
+                    // others get a separate one, so that the memory of this one is freed.
+                    let begin = poll_fn(|cx| Poll::Ready(stream.as_mut().poll(cx)));
+                    if begin.await.is_pending() {
+                        actix_web::rt::spawn(stream);
+                    }
+                    return;
+                }
             }
         }
     }
@@ -178,7 +188,7 @@ where
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
         // A client that disconnected while its request waited must not take over its newer stream.
         let is_stream = request.method() == Method::GET && request.uri().path() == "/events";
-        if is_stream && matches!(self.read_more().now_or_never(), Some(Ok(0) | Err(_))) {
+        if is_stream && self.has_ended() {
             return Err(End::Gone);
         }
         let body = self.attach(&mut request, body);
@@ -353,6 +363,13 @@ where
 }
 
 impl<S, B> Connection<S, B> {
+    /// Whether the client has disconnected.
+    fn has_ended(&mut self) -> bool {
+        tcp_of(&self.socket)
+            .has_ended()
+            .unwrap_or_else(|| matches!(self.read_more().now_or_never(), Some(Ok(0) | Err(_))))
+    }
+
     /// Reads more bytes, and returns their number; 0 at the end.
     async fn read_more(&mut self) -> io::Result<usize> {
         poll_fn(|cx| poll_read_more(&mut self.socket, &mut self.held, cx)).await

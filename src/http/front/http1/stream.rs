@@ -55,11 +55,16 @@ fn run(
     let can_wait = watch.strong_count() > 0;
     // An async block, because the arguments of an `async fn` would stay in memory while it runs.
     async move {
-        let writing = poll_fn(|cx| match inbound.poll(&mut io, cx) {
-            Poll::Ready(gone) => Poll::Ready(gone.map(|()| Written::Everything)),
-            // The client was not admitted, or the response has ended.
-            Poll::Pending if tcp_of(&io).poll_evicted(cx).is_ready() => Poll::Ready(Err(evicted())),
-            Poll::Pending => poll_output(&mut output, &mut io, can_wait, cx),
+        let writing = poll_fn(|cx| {
+            // Before the read, which would register the socket with the runtime.
+            if let Poll::Ready(written) = poll_output(&mut output, &mut io, can_wait, cx) {
+                return Poll::Ready(written);
+            }
+            match inbound.poll(&mut io, cx) {
+                Poll::Ready(gone) => Poll::Ready(gone.map(|()| Written::Everything)),
+                // The client was not admitted, or the response has ended.
+                Poll::Pending => tcp_of(&io).poll_evicted(cx).map(|()| Err(evicted())),
+            }
         });
         match writing.await {
             Ok(Written::Everything) => {

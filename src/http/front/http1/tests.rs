@@ -89,7 +89,7 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, address) = listener.accept().await.unwrap();
-    let tcp = ClientTcp::new(tcp, address, budget.try_slot(&load).unwrap());
+    let tcp = ClientTcp::new(tcp.into_std().unwrap(), address, budget.try_slot(&load).unwrap());
     let peer = tcp.peer();
     let io = Prefixed { held: Default::default(), socket: Socket::Left(tcp) };
     let shared = testing::context(&[]);
