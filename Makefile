@@ -385,7 +385,7 @@ $(KUBERNETES_DIR)/built: $(wildcard $(PROGRAMS)/go.* $(PROGRAMS)/build $(PROGRAM
 	touch $@
 
 # Not part of `make test`: schemathesis generates other requests in each run (ARGS=--seed=<seed>).
-test-api: $(VENV)-api/done ## compare the API description with a gateway (schemathesis, 2 minutes)
+test-api: $(VENV)-api/done ## compare the API description with a gateway (schemathesis, a minute)
 	@bash .ci/need redis-test cc
 	[[ -n "$${SSE_GATEWAY_BIN:-}" ]] || cargo build --locked -p sse-gateway
 	echo "== API description"
