@@ -22,14 +22,15 @@ RUN mkdir -p src loadtest/src \
  && echo 'fn main() {}' > src/main.rs && cp src/main.rs loadtest/src/main.rs && : > src/lib.rs \
  && cargo build --release --locked --package sse-gateway
 
-# The page of `sse-gateway dev` contains the JavaScript client and some pages of the book. COPY
-# preserves modification times, which are older than the build above, so `touch` makes Cargo rebuild
-# the gateway.
+# The page of `sse-gateway dev` contains the JavaScript client and some pages of the book, and the
+# admin listener serves the description of the API. COPY preserves modification times, which are
+# older than the build above, so `touch` makes Cargo rebuild the gateway.
 COPY src src
 COPY clients/js/src clients/js/src
 COPY docs/getting-started.md docs/
 COPY docs/concepts docs/concepts
 COPY docs/guides docs/guides
+COPY docs/reference/openapi.json docs/reference/
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --package sse-gateway
 
 # Dynamically linked with copied libraries, because name resolution is unreliable in a static glibc.

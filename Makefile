@@ -7,8 +7,8 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-busy test-matrix faults soak fmt \
-  lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
+  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix faults soak \
+  fmt lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
   reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -387,6 +387,24 @@ $(KUBERNETES_DIR)/built: $(wildcard $(PROGRAMS)/go.* $(PROGRAMS)/build $(PROGRAM
 	$(PROGRAMS)/build $(KUBERNETES_DIR)/bin
 	touch $@
 
+# Not part of `make test`: schemathesis generates other requests in each run (ARGS=--seed=<seed>).
+test-api: $(VENV)-api/done ## compare the API description with a gateway (schemathesis, a minute)
+	@bash .ci/need redis-test cc
+	[[ -n "$${SSE_GATEWAY_BIN:-}" ]] || cargo build --locked -p sse-gateway
+	echo "== API description"
+	export PYTHONDONTWRITEBYTECODE=1
+	export SSE_GATEWAY_BIN=$(or $(SSE_GATEWAY_BIN),$(TARGET)/debug/sse-gateway)
+	cd tests/api
+	API_ARGS="$(ARGS)" $(abspath $(VENV))-api/bin/python -m pytest
+
+$(VENV)-api/done: tests/api/requirements.txt
+	@bash .ci/need python
+	echo "== Python packages of the API tests"
+	rm -rf $(VENV)-api
+	python3 -m venv $(VENV)-api
+	$(VENV)-api/bin/$(PIP) $<
+	touch $@
+
 fmt: ## format the code
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -460,6 +478,9 @@ docs: ## build the book into book/ (builds mdbook once, takes minutes)
 	  cargo install mdbook --version $(MDBOOK) --locked --root .cache/mdbook
 	mdbook build
 	.ci/book-links book
+	# llms.txt links to the Markdown of the pages.
+	cd docs
+	find . -name '*.md' -exec cp --parents -t $(abspath book) {} +
 	echo "book/index.html"
 
 reference: ## write the reference pages of the book from the code

@@ -1,10 +1,11 @@
-//! The admin listener: liveness, readiness, metrics, presence, and listing and ending connections.
+//! The admin listener: liveness, readiness, metrics, the description of the API, presence, and
+//! listing and ending connections.
 
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{Method, StatusCode, header},
+    http::{StatusCode, header::ContentType},
     web,
 };
 use serde::Serialize;
@@ -51,21 +52,25 @@ pub struct Admin {
     pub commands: Commands,
 }
 
+/// The description of the endpoints of both listeners, written by `make reference`.
+const OPENAPI: &str = include_str!("../../docs/reference/openapi.json");
+
 /// The routes of the listener.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(responses::only(Method::GET, "/healthz", get().to(healthz)))
-        .service(responses::only(Method::GET, "/readyz", get().to(readyz)))
-        .service(responses::only(Method::GET, "/metrics", get().to(metrics)))
-        .service(responses::only(Method::GET, "/presence", get().to(presence::presence)))
+        .service(responses::only("GET, HEAD", "/healthz", get().to(healthz)))
+        .service(responses::only("GET, HEAD", "/readyz", get().to(readyz)))
+        .service(responses::only("GET, HEAD", "/metrics", get().to(metrics)))
+        .service(responses::only("GET, HEAD", "/openapi.json", get().to(openapi)))
+        .service(responses::only("GET, HEAD", "/presence", get().to(presence::presence)))
         .service(
             web::resource("/connections")
                 .route(get().to(connections))
                 .route(web::delete().to(end_connections_of_query))
-                .default_service(web::to(other_method_of_connections)),
+                .default_service(web::to(responses::other_method("GET, HEAD, DELETE"))),
         )
         .service(responses::only(
-            Method::DELETE,
+            "DELETE",
             "/users/{id}/connections",
             web::delete().to(end_connections_of_path),
         ))
@@ -102,14 +107,8 @@ async fn metrics(admin: web::Data<Admin>) -> HttpResponse {
         .body(metrics.encode())
 }
 
-async fn other_method_of_connections() -> HttpResponse {
-    let mut response = responses::error(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method-not-allowed",
-        "this endpoint only supports GET and DELETE",
-    );
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, DELETE"));
-    response
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(OPENAPI)
 }
 
 /// One connection in the response to `GET /connections`.
@@ -200,7 +199,7 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
         Err(error) => {
             let address = admin.commands.address();
             tracing::warn!(%address, error = %ErrorChain(&error), "sessions not revoked");
-            responses::error(
+            responses::retry_later(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis-away",
                 "nothing was revoked; try again",

@@ -64,7 +64,7 @@ async fn of_topic(admin: &Admin, topic: &str) -> HttpResponse {
 fn unavailable(admin: &Admin, error: &CommandError) -> HttpResponse {
     let address = admin.commands.address();
     tracing::debug!(%address, error = %ErrorChain(error), "presence not read");
-    responses::error(
+    responses::retry_later(
         StatusCode::SERVICE_UNAVAILABLE,
         "redis-away",
         "Redis is unavailable; try again",

@@ -1,10 +1,6 @@
 //! `POST /publish`, for backends without access to Redis.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -202,14 +198,7 @@ fn unavailable(error: &PublishError) -> &'static str {
 }
 
 fn away(code: &str, message: &str) -> HttpResponse {
-    retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message)
-}
-
-/// An error with `Retry-After`.
-fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
-    let mut response = responses::error(status, code, message);
-    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-    response
+    responses::retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message)
 }
 
 fn log_unavailable(address: &str, error: &CommandError) {
@@ -231,7 +220,8 @@ fn single(result: &Result<String, PublishError>, address: &str) -> HttpResponse 
             text,
         )) => responses::error(StatusCode::CONFLICT, rejection.code(), text),
         Err(PublishError::Rejected(Rejection::TooOften, text)) => {
-            retry_later(StatusCode::TOO_MANY_REQUESTS, Rejection::TooOften.code(), text)
+            let code = Rejection::TooOften.code();
+            responses::retry_later(StatusCode::TOO_MANY_REQUESTS, code, text)
         }
         Err(PublishError::Rejected(rejection, text)) => {
             responses::error(StatusCode::BAD_REQUEST, rejection.code(), text)

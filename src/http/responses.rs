@@ -1,9 +1,11 @@
 //! Responses other than event streams: JSON errors, and `sse.busy`.
 
+use std::future::{Ready, ready};
+
 use actix_web::{
     HttpResponse, HttpResponseBuilder, Resource, Route,
     http::{
-        Method, StatusCode,
+        StatusCode,
         header::{self, HeaderValue},
     },
     web,
@@ -15,6 +17,13 @@ use crate::core::{control_events::busy, reasons::BusyReason};
 /// `{"error":"<code>","message":"<problem; fix>"}`
 pub fn error(status: StatusCode, code: &str, message: &str) -> HttpResponse {
     fill(&mut HttpResponse::build(status), code, message)
+}
+
+/// Like [`error`], with `Retry-After`.
+pub fn retry_later(status: StatusCode, code: &str, message: &str) -> HttpResponse {
+    let mut response = error(status, code, message);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// Like [`error`], but also closes the connection: the rest of the request is not read.
@@ -51,17 +60,19 @@ pub fn server_options() -> HttpResponse {
     HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish()
 }
 
-/// A resource with one method; other methods get 405 and an `Allow` header.
-pub fn only(method: Method, path: &str, route: Route) -> Resource {
-    let other = move || {
-        let message = format!("this endpoint only supports {method}");
+/// A resource with one route; other methods than these get 405.
+pub fn only(methods: &'static str, path: &str, route: Route) -> Resource {
+    web::resource(path).route(route).default_service(web::to(other_method(methods)))
+}
+
+/// Responds 405, with these methods in the `Allow` header.
+pub fn other_method(methods: &'static str) -> impl Fn() -> Ready<HttpResponse> + Clone {
+    move || {
+        let message = format!("this endpoint only supports {methods}");
         let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
-        if let Ok(allowed) = HeaderValue::from_str(method.as_str()) {
-            response.headers_mut().insert(header::ALLOW, allowed);
-        }
-        std::future::ready(response)
-    };
-    web::resource(path).route(route).default_service(web::to(other))
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        ready(response)
+    }
 }
 
 /// The head of every event stream.

@@ -1,6 +1,6 @@
 //! The routes of the public listener.
 
-use actix_web::{http::Method, web};
+use actix_web::web;
 
 use super::{
     events::events, history::history, poll::poll, publish::publish, responses, tickets::tickets,
@@ -9,10 +9,10 @@ use super::{
 /// Adds the public endpoints to an app.
 pub fn public(config: &mut web::ServiceConfig) {
     config
-        .service(responses::only(Method::GET, "/events", web::get().to(events)))
-        .service(responses::only(Method::GET, "/events/poll", web::get().to(poll)))
-        .service(responses::only(Method::GET, "/events/history", web::get().to(history)))
-        .service(responses::only(Method::POST, "/publish", web::post().to(publish)))
-        .service(responses::only(Method::POST, "/tickets", web::post().to(tickets)))
+        .service(responses::only("GET", "/events", web::get().to(events)))
+        .service(responses::only("GET", "/events/poll", web::get().to(poll)))
+        .service(responses::only("GET", "/events/history", web::get().to(history)))
+        .service(responses::only("POST", "/publish", web::post().to(publish)))
+        .service(responses::only("POST", "/tickets", web::post().to(tickets)))
         .default_service(web::to(|| async { responses::not_found() }));
 }

@@ -4,6 +4,7 @@ mod code_names;
 mod faults;
 mod layout;
 mod links;
+mod llms;
 mod names;
 mod project;
 mod reference;

@@ -3,10 +3,11 @@
 use crate::harness::keys::{Dir, api_keys};
 use crate::harness::parser::Parser;
 use crate::harness::{Event, GUARD, Gateway, Redis, Sse, eventually, ticket, topic, user};
+use crate::openapi::assert_described;
 use reqwest::{Certificate, Client, Method, Response, Version, header};
 use serde_json::Value;
 
-/// Status and code of an error response, whose form is checked.
+/// Status and code of an error response. Its form is checked, and that openapi.json has the error.
 pub async fn error(answer: Response) -> (u16, String) {
     let status = answer.status().as_u16();
     let kind = answer
@@ -17,10 +18,13 @@ pub async fn error(answer: Response) -> (u16, String) {
         .to_string();
     // First, because a stream does not end.
     assert_eq!(kind, "application/json", "{status}");
+    let path = answer.url().path().to_owned();
     let text = answer.text().await.expect("a body");
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     assert!(json["message"].as_str().is_some_and(|m| !m.is_empty()), "{text}");
-    (status, json["error"].as_str().expect("a code").to_string())
+    let code = json["error"].as_str().expect("a code");
+    assert_described(&path, status, code);
+    (status, code.to_owned())
 }
 
 /// The next event of a stream read by reqwest.

@@ -43,6 +43,7 @@ mod log_spans;
 mod modes;
 mod moved_slots;
 mod neighbours;
+mod openapi;
 mod oversized;
 mod pages;
 mod payloads;

@@ -1,6 +1,6 @@
 //! `docs/reference/errors.md`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sse_gateway::core::{
     envelope::Rejection,
@@ -259,6 +259,16 @@ pub fn page() -> String {
     });
     let events = table(["code", "status", "problem"], events);
     assemble("Errors", &[INTRODUCTION, &tickets, OTHERS, &others, EVENTS, &events])
+}
+
+/// The status of each code that an HTTP response may have.
+pub fn statuses() -> BTreeMap<&'static str, u16> {
+    let tickets = TicketRejection::ALL.iter().map(|t| (t.name(), "401"));
+    let http = HTTP.iter().map(|(name, status, _)| (*name, *status));
+    let busy = BusyReason::ALL.iter().map(|r| (r.name(), busy(*r)[0]));
+    let events = Rejection::ALL.iter().map(|r| (r.code(), event(*r)[0]));
+    let all = tickets.chain(http).chain(busy).chain(events);
+    all.filter_map(|(code, status)| Some((code, status.parse().ok()?))).collect()
 }
 
 #[test]

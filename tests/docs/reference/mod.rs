@@ -8,6 +8,7 @@ mod command_line;
 mod errors;
 mod events;
 mod metrics;
+mod openapi;
 mod settings;
 
 use std::fs;
@@ -23,6 +24,7 @@ const PAGES: &[Page] = &[
     ("docs/reference/events.md", events::page),
     ("docs/reference/errors.md", errors::page),
     ("docs/reference/command-line.md", command_line::page),
+    ("docs/reference/openapi.json", openapi::page),
 ];
 
 /// The comment at the head of every page.
