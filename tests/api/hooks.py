@@ -61,8 +61,9 @@ def events_of_lists_are_checked_separately(ctx, response, case):
     """
     if case.operation.label != "POST /publish":
         return
-    results = response.json() if response.status_code == 200 else None
-    errors = [result for result in results if "error" in result] if isinstance(results, list) else []
+    results = response.json() if response.status_code == 200 else []
+    results = results if isinstance(results, list) else []
+    errors = [result for result in results if "error" in result]
     if is_positive(case):
         assert not errors, f"valid events were rejected: {errors}"
     elif not errors:
