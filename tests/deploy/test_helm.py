@@ -316,6 +316,17 @@ def test_policies_allow_redis_and_the_issuer(chart):
     assert names["toFQDNs"] == [{"matchName": "redis.example.com"}, {"matchName": "id.example.com"}]
 
 
+def test_admin_port_is_open_to_the_named_peers_only():
+    """Kubernetes reads an empty list of peers as all."""
+    def peers(monitoring) -> list:
+        objects = render({"networkPolicy": {"monitoring": monitoring}})
+        rules = of_kind(objects, "NetworkPolicy")["spec"]["ingress"]
+        return [r["from"] for r in rules if {"port": "admin", "protocol": "TCP"} in r["ports"]]
+
+    prometheus = [{"podSelector": {}}]
+    assert peers(prometheus) == [prometheus] and peers([]) == []
+
+
 def test_only_portable_routes_have_no_timeouts(chart):
     """GKE rejects a route with timeouts."""
     [route], [plain] = (
