@@ -66,6 +66,22 @@ WRONG = {
         {"podSpec": {"securityContext": {}}},
         ["podSpec: must not contain securityContext; use the value podSecurityContext"],
     ),
+    "token in the pod": (
+        {"podSpec": {"automountServiceAccountToken": True}},
+        ["podSpec: must not contain automountServiceAccountToken; the chart sets it to false"],
+    ),
+    "variables of Services in the pod": (
+        {"podSpec": {"enableServiceLinks": True}},
+        ["podSpec: must not contain enableServiceLinks; the chart sets it to false"],
+    ),
+    "fields of the Service that the chart sets": (
+        {"service": {"spec": {"type": "NodePort", "ports": [], "selector": {}}}},
+        [
+            "service.spec: must not contain type; use service.type",
+            "service.spec: must not contain ports; use service.port and service.nodePort",
+            "service.spec: must not contain selector; the chart sets it",
+        ],
+    ),
     "no key for tickets": (
         {"secretKeys": {"ticketSecret": ""}},
         ["secretKeys.ticketSecret: must not be empty", "config.tickets.jwks_url"],

@@ -94,6 +94,22 @@
   $value) -}}
 {{- end -}}
 {{- end -}}
+{{- range $field := list "automountServiceAccountToken" "enableServiceLinks" -}}
+{{- if hasKey $.Values.podSpec $field -}}
+{{- $faults = append $faults (printf "podSpec: must not contain %s; the chart sets it to false"
+  $field) -}}
+{{- end -}}
+{{- end -}}
+
+{{- range $field, $instead := dict
+  "type" "use service.type"
+  "ports" "use service.port and service.nodePort"
+  "selector" "the chart sets it"
+-}}
+{{- if hasKey $.Values.service.spec $field -}}
+{{- $faults = append $faults (printf "service.spec: must not contain %s; %s" $field $instead) -}}
+{{- end -}}
+{{- end -}}
 
 {{- $drain := include "sse-gateway.drain" . | int -}}
 {{- if le (include "sse-gateway.terminationGracePeriodSeconds" . | int) (add $drain 10 | int) -}}
