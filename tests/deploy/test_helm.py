@@ -418,6 +418,22 @@ def test_notes_name_the_keys_of_the_secret(name, chart):
     assert "helm test sse-gateway --namespace events" in notes
 
 
+def test_notes_name_an_image_without_registry():
+    def notes(repository) -> str:
+        values = {"image": {"repository": repository, "tag": "1"}}
+        return helm("install sse-gateway --dry-run=client", values).stdout
+
+    assert "The nodes need the image gateway:1. To pull it" in notes("gateway")
+    assert "The nodes need" not in notes("registry.example.com/gateway")
+
+
+def test_readme_installs_as_the_page_does():
+    """With an image, and after the Secret was created."""
+    [command] = re.findall(r"```sh\n(.*?)```", (CHART / "README.md").read_text(), flags=re.S)
+    assert "image.repository" in command
+    assert command.strip() in (ROOT / "docs/operations/helm.md").read_text()
+
+
 def test_notes_warn_of_a_low_memory_limit(chart):
     def warning(limit, **config) -> list[str]:
         values = {"resources": {"limits": {"memory": limit}}, "config": config}

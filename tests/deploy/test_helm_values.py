@@ -56,6 +56,7 @@ WRONG = {
         {"config": {"tickets": {"keys": [{"algorithm": "HS256", "secret": SECRET}]}}},
         ["/config/tickets/keys/0", "'secret' not allowed"],
     ),
+    "no image": ({"image": {"repository": ""}}, ["/image/repository", "minLength"]),
     "digest": ({"image": {"digest": "latest"}}, ["/image/digest", "sha256:"]),
     "port": ({"service": {"port": 0}}, ["/service/port", "minimum"]),
     "host": ({"redis": {"hosts": ["redis://x"]}}, ["/redis/hosts/0", "does not match"]),
