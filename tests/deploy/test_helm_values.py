@@ -9,6 +9,7 @@ import yaml
 
 from harness import ROOT, SECRET, defaults, gateway_binary, run
 from helm import CHART, helm, program, refusal, render, toml
+from kustomize import of_kind
 
 # Settings that the chart sets itself, and where the message sends the user instead.
 MANAGED = {
@@ -266,9 +267,26 @@ def check(directory, config: dict) -> str:
 PAGE = (ROOT / "docs/operations/helm.md").read_text()
 
 
-@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S))
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_example_of_the_page_is_accepted(example):
     assert render(yaml.safe_load(example))
+
+
+def test_page_connects_a_gateway_with_tls():
+    """A route has no field for it: the policy must select the Service of the release."""
+    [example] = [e for e in EXAMPLES if "tlsSecret" in e]
+    objects = render(yaml.safe_load(example))
+    service = of_kind(objects, "Service")
+    assert service["spec"]["ports"][0]["appProtocol"] == "https"
+    policy = of_kind(objects, "BackendTLSPolicy")["spec"]
+    name = service["metadata"]["name"]
+    assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": name}]
+    assert policy["validation"]["hostname"] in (
+        of_kind(objects, "HTTPRoute")["spec"]["hostnames"]
+    )
 
 
 def test_pages_name_the_tested_helm_versions():
