@@ -138,6 +138,13 @@ WRONG = {
         {"ciliumNetworkPolicy": {"enabled": True}},
         ["ciliumNetworkPolicy.hosts: must name the hosts of Redis"],
     ),
+    "admin port open to all": (
+        {
+            "ciliumNetworkPolicy": {"enabled": True, "hosts": ["redis.example.com"]},
+            "networkPolicy": {"enabled": False},
+        },
+        ["networkPolicy.enabled: must be true together with", "closes the admin port"],
+    ),
     "variable of the chart": (
         {"env": [{"name": "SSE_GATEWAY__ADMIN__LISTEN", "value": "[::]:1"}]},
         ["env: must not contain SSE_GATEWAY__ADMIN__LISTEN"],

@@ -138,6 +138,11 @@
   "because the URL is in the Secret; set it, or egress") -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.ciliumNetworkPolicy.enabled (not .Values.networkPolicy.enabled) -}}
+{{- $faults = append $faults (print "networkPolicy.enabled: must be true together with "
+  "ciliumNetworkPolicy.enabled, because only the NetworkPolicy closes the admin port; set it to "
+  "true, or both to false") -}}
+{{- end -}}
 {{- if and .Values.httpRoute.enabled (empty .Values.httpRoute.parentRefs) -}}
 {{- $faults = append $faults (print "httpRoute.parentRefs: must name a Gateway, for example "
   "[{name: public, namespace: gateways}]") -}}
