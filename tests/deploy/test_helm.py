@@ -158,6 +158,15 @@ def test_references_lead_to_objects_of_the_release(name, chart):
         }
 
 
+def test_pod_of_helm_test_is_scheduled_on_the_nodes_of_the_gateway(chart):
+    objects = chart("everything of the pod")
+    gateway, tested = gateway_pod(objects)[0], test_pod(objects)["spec"]
+    for field in ("nodeSelector", "tolerations", "priorityClassName"):
+        assert tested[field] == gateway[field]
+    node = gateway["affinity"]["nodeAffinity"]
+    assert node and tested["affinity"] == {"nodeAffinity": node}
+
+
 @each
 def test_pods_meet_the_restricted_standard(name, chart):
     for pod in (gateway_pod(chart(name))[0], test_pod(chart(name))["spec"]):

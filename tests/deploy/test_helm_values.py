@@ -84,6 +84,10 @@ WRONG = {
             "service.spec: must not contain selector; the chart sets it",
         ],
     ),
+    "port of the nodes without a Service for it": (
+        {"service": {"nodePort": 30080}},
+        ["service.nodePort: is used only with service.type=NodePort or LoadBalancer"],
+    ),
     "no key for tickets": (
         {"secretKeys": {"ticketSecret": ""}},
         ["secretKeys.ticketSecret: must not be empty", "config.tickets.jwks_url"],

@@ -101,6 +101,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and .Values.service.nodePort (eq .Values.service.type "ClusterIP") -}}
+{{- $faults = append $faults (print "service.nodePort: is used only with service.type=NodePort or "
+  "LoadBalancer; set it, or remove service.nodePort") -}}
+{{- end -}}
 {{- range $field, $instead := dict
   "type" "use service.type"
   "ports" "use service.port and service.nodePort"
