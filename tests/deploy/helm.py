@@ -137,7 +137,16 @@ SETS: dict[str, dict] = {
         "env": [{"name": "SSE_GATEWAY__LOG__LEVEL", "value": "debug"}],
         "envFrom": [{"configMapRef": {"name": "more"}}],
         "nodeSelector": {"disk": "ssd"},
-        "affinity": {"podAntiAffinity": {}},
+        "affinity": {
+            "podAntiAffinity": {},
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a"]}]}
+                    ]
+                }
+            },
+        },
         "priorityClassName": "high",
         "sidecars": [{"name": "sidecar", "image": "sidecar:1"}],
         "initContainers": [{"name": "init", "image": "init:1"}],

@@ -158,6 +158,15 @@ def test_references_lead_to_objects_of_the_release(name, chart):
         }
 
 
+def test_pod_of_helm_test_is_scheduled_on_the_nodes_of_the_gateway(chart):
+    objects = chart("everything of the pod")
+    gateway, tested = gateway_pod(objects)[0], test_pod(objects)["spec"]
+    for field in ("nodeSelector", "tolerations", "priorityClassName"):
+        assert tested[field] == gateway[field]
+    node = gateway["affinity"]["nodeAffinity"]
+    assert node and tested["affinity"] == {"nodeAffinity": node}
+
+
 @each
 def test_pods_meet_the_restricted_standard(name, chart):
     for pod in (gateway_pod(chart(name))[0], test_pod(chart(name))["spec"]):
@@ -316,6 +325,17 @@ def test_policies_allow_redis_and_the_issuer(chart):
     assert names["toFQDNs"] == [{"matchName": "redis.example.com"}, {"matchName": "id.example.com"}]
 
 
+def test_admin_port_is_open_to_the_named_peers_only():
+    """Kubernetes reads an empty list of peers as all."""
+    def peers(monitoring) -> list:
+        objects = render({"networkPolicy": {"monitoring": monitoring}})
+        rules = of_kind(objects, "NetworkPolicy")["spec"]["ingress"]
+        return [r["from"] for r in rules if {"port": "admin", "protocol": "TCP"} in r["ports"]]
+
+    prometheus = [{"podSelector": {}}]
+    assert peers(prometheus) == [prometheus] and peers([]) == []
+
+
 def test_only_portable_routes_have_no_timeouts(chart):
     """GKE rejects a route with timeouts."""
     [route], [plain] = (
@@ -405,6 +425,22 @@ def test_notes_name_the_keys_of_the_secret(name, chart):
     assert set(re.findall(r"--from-literal=([\w-]+)=", notes)) == wanted
     assert f"create secret generic {secret} " in notes
     assert "helm test sse-gateway --namespace events" in notes
+
+
+def test_notes_name_an_image_without_registry():
+    def notes(repository) -> str:
+        values = {"image": {"repository": repository, "tag": "1"}}
+        return helm("install sse-gateway --dry-run=client", values).stdout
+
+    assert "The nodes need the image gateway:1. To pull it" in notes("gateway")
+    assert "The nodes need" not in notes("registry.example.com/gateway")
+
+
+def test_readme_installs_as_the_page_does():
+    """With an image, and after the Secret was created."""
+    [command] = re.findall(r"```sh\n(.*?)```", (CHART / "README.md").read_text(), flags=re.S)
+    assert "image.repository" in command
+    assert command.strip() in (ROOT / "docs/operations/helm.md").read_text()
 
 
 def test_notes_warn_of_a_low_memory_limit(chart):

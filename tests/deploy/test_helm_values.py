@@ -9,6 +9,7 @@ import yaml
 
 from harness import ROOT, SECRET, defaults, gateway_binary, run
 from helm import CHART, helm, program, refusal, render, toml
+from kustomize import of_kind
 
 # Settings that the chart sets itself, and where the message sends the user instead.
 MANAGED = {
@@ -56,6 +57,7 @@ WRONG = {
         {"config": {"tickets": {"keys": [{"algorithm": "HS256", "secret": SECRET}]}}},
         ["/config/tickets/keys/0", "'secret' not allowed"],
     ),
+    "no image": ({"image": {"repository": ""}}, ["/image/repository", "minLength"]),
     "digest": ({"image": {"digest": "latest"}}, ["/image/digest", "sha256:"]),
     "port": ({"service": {"port": 0}}, ["/service/port", "minimum"]),
     "host": ({"redis": {"hosts": ["redis://x"]}}, ["/redis/hosts/0", "does not match"]),
@@ -65,6 +67,26 @@ WRONG = {
     "field of the pod with a value of its own": (
         {"podSpec": {"securityContext": {}}},
         ["podSpec: must not contain securityContext; use the value podSecurityContext"],
+    ),
+    "token in the pod": (
+        {"podSpec": {"automountServiceAccountToken": True}},
+        ["podSpec: must not contain automountServiceAccountToken; the chart sets it to false"],
+    ),
+    "variables of Services in the pod": (
+        {"podSpec": {"enableServiceLinks": True}},
+        ["podSpec: must not contain enableServiceLinks; the chart sets it to false"],
+    ),
+    "fields of the Service that the chart sets": (
+        {"service": {"spec": {"type": "NodePort", "ports": [], "selector": {}}}},
+        [
+            "service.spec: must not contain type; use service.type",
+            "service.spec: must not contain ports; use service.port and service.nodePort",
+            "service.spec: must not contain selector; the chart sets it",
+        ],
+    ),
+    "port of the nodes without a Service for it": (
+        {"service": {"nodePort": 30080}},
+        ["service.nodePort: is used only with service.type=NodePort or LoadBalancer"],
     ),
     "no key for tickets": (
         {"secretKeys": {"ticketSecret": ""}},
@@ -119,6 +141,13 @@ WRONG = {
     "names without hosts": (
         {"ciliumNetworkPolicy": {"enabled": True}},
         ["ciliumNetworkPolicy.hosts: must name the hosts of Redis"],
+    ),
+    "admin port open to all": (
+        {
+            "ciliumNetworkPolicy": {"enabled": True, "hosts": ["redis.example.com"]},
+            "networkPolicy": {"enabled": False},
+        },
+        ["networkPolicy.enabled: must be true together with", "closes the admin port"],
     ),
     "variable of the chart": (
         {"env": [{"name": "SSE_GATEWAY__ADMIN__LISTEN", "value": "[::]:1"}]},
@@ -249,9 +278,26 @@ def check(directory, config: dict) -> str:
 PAGE = (ROOT / "docs/operations/helm.md").read_text()
 
 
-@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S))
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_example_of_the_page_is_accepted(example):
     assert render(yaml.safe_load(example))
+
+
+def test_page_connects_a_gateway_with_tls():
+    """A route has no field for it: the policy must select the Service of the release."""
+    [example] = [e for e in EXAMPLES if "tlsSecret" in e]
+    objects = render(yaml.safe_load(example))
+    service = of_kind(objects, "Service")
+    assert service["spec"]["ports"][0]["appProtocol"] == "https"
+    policy = of_kind(objects, "BackendTLSPolicy")["spec"]
+    name = service["metadata"]["name"]
+    assert policy["targetRefs"] == [{"group": "", "kind": "Service", "name": name}]
+    assert policy["validation"]["hostname"] in (
+        of_kind(objects, "HTTPRoute")["spec"]["hostnames"]
+    )
 
 
 def test_pages_name_the_tested_helm_versions():

@@ -94,8 +94,18 @@ def test_url_is_written_to_all_packages_and_links(project):
     for rule in rules["groups"][0]["rules"]:
         page = f"{URL}/blob/main/docs/operations/runbook.md#{rule['alert'].lower()}"
         assert rule["annotations"]["runbook_url"] == page
+    # The workflow pushes the image of a repository on GitHub to this name.
+    assert image_of_chart(project) == "ghcr.io/example/events"
+    run(sys.executable, project / ".ci/chart", "--check")
+    script(project, "url", "https://git.example.com/example/events")
+    assert image_of_chart(project) == "sse-gateway"
     script(project, "url", "")
     assert contents(project) == before
+
+
+def image_of_chart(project) -> str:
+    values = yaml.safe_load((project / "deploy/helm/values.yaml").read_text())
+    return values["image"]["repository"]
 
 
 def test_runbook_of_an_operator_is_kept(project):

@@ -33,8 +33,11 @@ class Helm:
 
     def upgrade(self, release: str, values: dict, chart: Path = CHART) -> CompletedProcess:
         """Installs a release, or upgrades it to a chart and values."""
+        # The name of the images that the nodes have.
+        image = ("--set", "image.repository=sse-gateway")
         return self(
-            "upgrade", "--install", release, chart, "--values", "-", input=yaml.safe_dump(values)
+            *("upgrade", "--install", release, chart, "--values", "-", *image),
+            input=yaml.safe_dump(values),
         )
 
 

@@ -94,6 +94,26 @@
   $value) -}}
 {{- end -}}
 {{- end -}}
+{{- range $field := list "automountServiceAccountToken" "enableServiceLinks" -}}
+{{- if hasKey $.Values.podSpec $field -}}
+{{- $faults = append $faults (printf "podSpec: must not contain %s; the chart sets it to false"
+  $field) -}}
+{{- end -}}
+{{- end -}}
+
+{{- if and .Values.service.nodePort (eq .Values.service.type "ClusterIP") -}}
+{{- $faults = append $faults (print "service.nodePort: is used only with service.type=NodePort or "
+  "LoadBalancer; set it, or remove service.nodePort") -}}
+{{- end -}}
+{{- range $field, $instead := dict
+  "type" "use service.type"
+  "ports" "use service.port and service.nodePort"
+  "selector" "the chart sets it"
+-}}
+{{- if hasKey $.Values.service.spec $field -}}
+{{- $faults = append $faults (printf "service.spec: must not contain %s; %s" $field $instead) -}}
+{{- end -}}
+{{- end -}}
 
 {{- $drain := include "sse-gateway.drain" . | int -}}
 {{- if le (include "sse-gateway.terminationGracePeriodSeconds" . | int) (add $drain 10 | int) -}}
@@ -121,6 +141,11 @@
 {{- $faults = append $faults (print "ciliumNetworkPolicy.hosts: must name the hosts of Redis, "
   "because the URL is in the Secret; set it, or egress") -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.ciliumNetworkPolicy.enabled (not .Values.networkPolicy.enabled) -}}
+{{- $faults = append $faults (print "networkPolicy.enabled: must be true together with "
+  "ciliumNetworkPolicy.enabled, because only the NetworkPolicy closes the admin port; set it to "
+  "true, or both to false") -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (empty .Values.httpRoute.parentRefs) -}}
 {{- $faults = append $faults (print "httpRoute.parentRefs: must name a Gateway, for example "
