@@ -116,7 +116,7 @@ async fn users_named_like_path_segments_can_be_revoked() {
     let other = gateway.admin_http().put(gateway.admin_url("/connections")).send().await.unwrap();
     assert_eq!(
         (other.status().as_u16(), other.headers()["allow"].to_str().unwrap()),
-        (405, "GET, DELETE")
+        (405, "GET, HEAD, DELETE")
     );
 }
 
