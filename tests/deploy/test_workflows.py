@@ -33,7 +33,17 @@ def test_nightly_and_release_use_the_same_build_and_tests():
     for name in ("nightly.yml", "release.yml"):
         assert jobs(name)["kubernetes"]["uses"] == KUBERNETES
     assert jobs("release.yml")["publish"]["needs"] == ["package", "kubernetes"]
-    assert jobs("package.yml")["test"]["needs"] == "build"
+    assert jobs("package.yml")["test"]["needs"] == ["build", "libraries"]
+
+
+def test_packages_are_not_built_beside_scripts_of_npm():
+    commands = {
+        name: "\n".join(step.get("run", "") for step in job["steps"])
+        for name, job in jobs("package.yml").items()
+    }
+    assert "release-gateway" in commands["build"]
+    assert "release-libraries" in commands["libraries"]
+    assert "release-libraries" not in commands["build"]
 
 
 def test_only_the_publishing_job_may_write():
