@@ -166,8 +166,8 @@ async fn gateways_on_two_servers_move_to_one_of_them() {
         None
     })
     .await;
-    // The balancer serves both gateways in turn, so that one of them may reach its own server several
-    // times.
+    // The balancer serves both gateways in turn, so that one of them may reach its own server
+    // several times.
     eventually_within(4 * GUARD, "links to one server", || async {
         let (_, links): (String, i64) =
             used.command(&["PUBSUB", "SHARDNUMSUB", "sse:live:{broadcast}"]).await;
