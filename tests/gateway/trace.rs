@@ -446,4 +446,9 @@ async fn documented_rights_suffice_and_missing_ones_are_named() {
     assert!(ran.err.contains("scan") && ran.err.contains("tracing-an-event.md"), "{}", ran.err);
     let (_, code) = trace_json(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
     assert_eq!(code, Some(0), "with the channel, SCAN is not needed");
+    // A trimmed log must not pass for one that never had an event.
+    redis.command::<i64>(&["XTRIM", &log_key(&user("1")), "MAXLEN", "0"]).await;
+    redis.command::<()>(&["ACL", "SETUSER", "trace", "-xinfo"]).await;
+    let ran = trace(&redis, &[&id, "--channel", &user("1")], &[("REDIS__URL", &url)]);
+    assert_eq!(ran.code, Some(69), "{}{}", ran.out, ran.err);
 }

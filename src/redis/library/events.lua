@@ -30,8 +30,10 @@ end
 -- The id of the last entry that a log ever had, also if it was trimmed; 0-0 without a log. Gateways
 -- call it, too (sse_last 1 <log>): the reply of XINFO has entries, and takes long to parse.
 local function last_generated(log)
-  -- Without a log it is an error, which has no members.
   local info = redis.pcall('XINFO', 'STREAM', log)
+  -- Without a log it is an error, which has no members. Others, such as a missing permission, must
+  -- not pass for an empty log.
+  if info.err and not string.find(info.err, 'no such key', 1, true) then error(info) end
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then return info[i + 1] end
   end
