@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -170,9 +170,8 @@ fn listen(
 
 /// Binds an address. `[::]` also accepts IPv4; without IPv6 in the kernel it becomes `0.0.0.0`.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let bound = bind_to(address);
-    match bound {
-        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && lacks_ipv6(&error) => {
+    match bind_to(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
             bind_to((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
@@ -182,7 +181,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
         // The system's default may be different (net.ipv6.bindv6only).
         socket.set_only_v6(false)?;
     }
