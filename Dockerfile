@@ -10,13 +10,18 @@
 # request /readyz and /healthz instead.
 
 # The toolchain matches `rust-version` in Cargo.toml; Debian 12 matches CI. The slim image includes
-# gcc, which is all that aws-lc needs on x86_64 and aarch64 (no cmake, no bindgen).
+# gcc, which is all that aws-lc needs on x86_64 and aarch64 (no cmake, no bindgen). jemalloc needs
+# make, too.
 FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends make \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 
 # Dependencies are built in a separate layer, which changes only with a manifest or the lock file.
 # Cargo needs all workspace members and something to compile, so both get an empty program.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY loadtest/Cargo.toml loadtest/
 RUN mkdir -p src loadtest/src \
  && echo 'fn main() {}' > src/main.rs && cp src/main.rs loadtest/src/main.rs && : > src/lib.rs \

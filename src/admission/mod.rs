@@ -147,8 +147,7 @@ impl Admission {
         if self.routes.user_when_up(&ticket.user).await.is_none() {
             return Err(AdmissionError::Busy(BusyReason::RedisAway).into());
         }
-        // Futures of more than 1 KiB cost time for every client: the allocator's cache has no room
-        // for them.
+        // Futures of more than 1 KiB cost time for every client: they are copied.
         Box::pin(self.open(request, &ticket, topics, permit, now_ms)).await
     }
 

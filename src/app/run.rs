@@ -12,10 +12,7 @@ impl Gateway {
         if let Some(refresher) = refresher {
             actix_rt::spawn(refresher.run());
         }
-        actix_rt::spawn(memory::trim_regularly(
-            context.metrics.clone(),
-            limits.connections.clone(),
-        ));
+        actix_rt::spawn(memory::return_regularly());
         let drain = Drain { context, limits, lifecycle, link, public, admin };
         let name = signals.next().await;
         drain.announce(name);

@@ -154,8 +154,7 @@ where
         let peer = tcp_of(&io.socket).peer();
         peer.touch(false);
         let Worker { context, connections, app, watch } = worker;
-        // Futures of more than 1 KiB cost time for every connection: the allocator's cache has no
-        // room for them.
+        // Futures of more than 1 KiB cost time for every connection: they are copied.
         match protocol {
             Protocol::Http1 => {
                 let serving = http1::serve(io, peer.clone(), app, context, watch, deadline);
