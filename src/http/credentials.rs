@@ -107,7 +107,7 @@ fn is_origin_of(origin: &str, host: &str) -> bool {
 /// The ticket is in a cookie, and the request comes from a page that may not use it.
 pub fn credential<'a>(
     request: &'a HttpRequest,
-    params: &'a Params<'_>,
+    params: &'a Params,
     ticket_cookie: &TicketCookie,
 ) -> Result<Option<Credential<'a>>, ForeignPage> {
     let from = |source| move |token| Credential { token, source };

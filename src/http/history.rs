@@ -62,7 +62,7 @@ async fn read(request: &HttpRequest, worker: &Worker) -> Result<History, HttpRes
     })
 }
 
-fn channel(params: &Params<'_>) -> Result<Channel, BadRequest> {
+fn channel(params: &Params) -> Result<Channel, BadRequest> {
     params.get("channel").and_then(Channel::parse).ok_or_else(|| BadRequest {
         code: "bad-channel",
         message: "channel must be user:<id>:events or broadcast:<topic>, for example \
@@ -72,7 +72,7 @@ fn channel(params: &Params<'_>) -> Result<Channel, BadRequest> {
 }
 
 /// The position or time after which the events are wanted; before everything without a parameter.
-fn after(params: &Params<'_>, now_ms: u64) -> Result<StreamPosition, BadRequest> {
+fn after(params: &Params, now_ms: u64) -> Result<StreamPosition, BadRequest> {
     match (params.get("after"), since(params, now_ms)?) {
         (Some(_), Some(_)) => Err(BadRequest {
             code: "bad-since",
@@ -87,7 +87,7 @@ fn after(params: &Params<'_>, now_ms: u64) -> Result<StreamPosition, BadRequest>
 }
 
 /// The position up to which events are wanted.
-fn until(params: &Params<'_>, now_ms: u64) -> Result<Option<StreamPosition>, BadRequest> {
+fn until(params: &Params, now_ms: u64) -> Result<Option<StreamPosition>, BadRequest> {
     let parse = |text| position(text, now_ms).ok_or_else(unknown_until);
     params.get("until").map(parse).transpose()
 }
@@ -115,7 +115,7 @@ fn unknown_after() -> BadRequest {
     }
 }
 
-fn limit(params: &Params<'_>) -> Result<usize, BadRequest> {
+fn limit(params: &Params) -> Result<usize, BadRequest> {
     let Some(text) = params.get("limit") else { return Ok(DEFAULT_LIMIT) };
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| BadRequest {

@@ -19,6 +19,7 @@ pub mod params;
 pub mod poll;
 pub mod presence;
 pub mod publish;
+pub mod raw_query;
 pub mod request_body;
 pub mod request_id;
 pub mod responses;

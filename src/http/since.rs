@@ -15,7 +15,7 @@ const SHOWN_CHARS: usize = 64;
 ///
 /// # Errors
 /// It is malformed or in the future.
-pub fn since(params: &Params<'_>, now_ms: u64) -> Result<Option<u64>, BadRequest> {
+pub fn since(params: &Params, now_ms: u64) -> Result<Option<u64>, BadRequest> {
     params.get("since").map(|text| parse(text, now_ms)).transpose()
 }
 

@@ -15,7 +15,7 @@ use super::{
     body::Step,
     head::{self, Head},
 };
-use crate::http::malformed::Malformed;
+use crate::http::{malformed::Malformed, raw_query::RawQuery};
 
 /// A request as read by a parser, and the number of remaining bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ fn read_of(request: &actix_http::Request, body: Vec<u8>, left: usize) -> Read {
     Read {
         method: request.method().to_string(),
         // The app gets path and query of the absolute form.
-        target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        target: RawQuery::target_of(request),
         fields,
         body,
         left,

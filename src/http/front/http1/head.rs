@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use actix_http::{Request, Version};
+use actix_http::{HttpMessage, Request, Version};
 use actix_web::http::{
     Method, Uri,
     header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -11,7 +11,7 @@ use actix_web::http::{
 use bytes::{Buf, BytesMut};
 
 use super::{body::Decoder, host};
-use crate::http::malformed::Malformed;
+use crate::http::{malformed::Malformed, raw_query::RawQuery};
 
 /// Maximum length of a head in bytes, including the request line and the final empty line.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -102,7 +102,8 @@ fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
     let head = request.head_mut();
     head.version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     head.method = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::RequestLine)?;
-    head.uri = target(&head.method, path)?;
+    let (uri, query) = target(&head.method, path)?;
+    head.uri = uri;
     // Actix makes room for 16 fields, 6.6 KiB, and keeps up to 128 heads for later requests.
     let count = parsed.headers.len();
     if head.headers.capacity() > 2 * count.max(MIN_FIELDS) {
@@ -118,29 +119,42 @@ fn read(parsed: &httparse::Request<'_, '_>) -> Result<Head, Malformed> {
     let body = body(headers, version, method)?;
     let expects_continue = expects_continue(headers, version)?;
     let keep_alive = version == Version::HTTP_11 && !has_close(headers);
+    if let Some(query) = query {
+        request.extensions_mut().insert(query);
+    }
     Ok(Head { request, body, keep_alive, expects_continue })
 }
 
 /// The target in origin form or `*` (RFC 9112 section 3.2); the absolute form is reduced to path
-/// and query.
-fn target(method: &Method, text: &str) -> Result<Uri, Malformed> {
+/// and query. The query of the origin form is separate.
+fn target(method: &Method, text: &str) -> Result<(Uri, Option<RawQuery>), Malformed> {
     if method == Method::CONNECT {
         return Err(Malformed::Connect);
     }
-    // The URI parser accepts some of these, and drops a fragment.
-    if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(Malformed::Target);
+    if text.starts_with('/')
+        && let Some((path, query)) = text.split_once('?')
+    {
+        let query = RawQuery::new(query).ok_or(Malformed::Target)?;
+        return Ok((parse_uri(path)?, Some(query)));
     }
-    let uri: Uri = text.parse().map_err(|_| Malformed::Target)?;
+    let uri = parse_uri(text)?;
     if text.starts_with('/') || text == "*" && method == Method::OPTIONS {
-        return Ok(uri);
+        return Ok((uri, None));
     }
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     let names_host = uri.authority().is_some_and(|a| host::is_valid(a.as_str().as_bytes()));
     let path = uri.path_and_query().filter(|_| is_http && names_host).ok_or(Malformed::Target)?;
     let path = path.as_str();
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    path.parse().map_err(|_| Malformed::Target)
+    Ok((path.parse().map_err(|_| Malformed::Target)?, None))
+}
+
+fn parse_uri(text: &str) -> Result<Uri, Malformed> {
+    // The URI parser accepts some of these, and drops a fragment.
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return Err(Malformed::Target);
+    }
+    text.parse().map_err(|_| Malformed::Target)
 }
 
 /// Checks that there is exactly one valid host (RFC 9112 section 3.2).
@@ -210,8 +224,6 @@ fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]>
 
 #[cfg(test)]
 mod tests {
-    use actix_http::HttpMessage;
-
     use super::*;
 
     fn parsed(text: &str) -> Result<Option<Head>, Malformed> {
@@ -228,8 +240,8 @@ mod tests {
         let mut held = BytesMut::from(format!("{text}abcGET").as_str());
         let head = parse(&mut held).unwrap().expect("it is whole");
         assert_eq!(held, "abcGET");
-        let uri = head.request.uri().to_string();
-        assert_eq!((head.request.method(), uri.as_str()), (&Method::POST, "/publish?a=b"));
+        let target = RawQuery::target_of(&head.request);
+        assert_eq!((head.request.method(), target.as_str()), (&Method::POST, "/publish?a=b"));
         assert_eq!(head.request.headers().len(), 4);
         assert!(head.expects_continue && !head.keep_alive && !head.body.is_ended());
     }
@@ -261,7 +273,7 @@ mod tests {
             ("//a/b", "//a/b"),
         ] {
             let head = parsed(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap();
-            assert_eq!(head.expect("whole").request.uri().to_string(), path, "{target}");
+            assert_eq!(RawQuery::target_of(&head.expect("whole").request), path, "{target}");
         }
     }
 
