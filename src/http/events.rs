@@ -1,9 +1,19 @@
 //! `GET /events`
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_http::Request;
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    web,
+};
 
 use super::{admission::admit, body::EventBody, responses, worker::Worker};
 use crate::core::transport::Transport;
+
+/// Whether a request is for an event stream.
+pub fn is_for_stream(request: &Request) -> bool {
+    request.method() == Method::GET && request.uri().path() == "/events"
+}
 
 /// Opens an event stream.
 pub async fn events(request: HttpRequest, worker: web::Data<Worker>) -> HttpResponse {

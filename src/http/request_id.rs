@@ -16,8 +16,9 @@ use actix_web::{
 };
 use futures_util::future::LocalBoxFuture;
 use ipnet::IpNet;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, level_filters::LevelFilter};
 
+use super::events::is_for_stream;
 use crate::{core::address::is_trusted, state::client::random_id};
 
 /// The header field, in requests and in responses.
@@ -40,9 +41,13 @@ impl RequestId {
         self.0.to_str().unwrap_or_default()
     }
 
-    /// The span of log lines about the request.
-    fn span(&self) -> Span {
-        tracing::error_span!(parent: None, "request", request_id = self.as_str())
+    /// The span of log lines about the request. Those about a stream have the level debug, and
+    /// without that level there is no span for them, because it costs 5 % of a connect.
+    fn span(&self, is_for_stream: bool) -> Span {
+        match is_for_stream && LevelFilter::current() < LevelFilter::DEBUG {
+            true => Span::none(),
+            false => tracing::error_span!(parent: None, "request", request_id = self.as_str()),
+        }
     }
 
     /// The proxy's id, if the request has exactly one and it is well-formed.
@@ -102,7 +107,7 @@ where
     fn call(&self, request: Request) -> Self::Future {
         let id = self.id(&request);
         request.extensions_mut().insert(id.clone());
-        let span = id.span();
+        let span = id.span(is_for_stream(&request));
         let call = span.in_scope(|| self.app.call(request));
         let result = async move {
             let mut result = call.await.map(Into::into).map_err(Into::into);

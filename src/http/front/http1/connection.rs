@@ -36,6 +36,7 @@ use super::{
     stream,
 };
 use crate::http::{
+    events::is_for_stream,
     front::{
         HEAD,
         context::FrontContext,
@@ -187,7 +188,7 @@ where
         self.peer.touch(true);
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
         // A client that disconnected while its request waited must not take over its newer stream.
-        let is_stream = request.method() == Method::GET && request.uri().path() == "/events";
+        let is_stream = is_for_stream(&request);
         if is_stream && self.has_ended() {
             return Err(End::Gone);
         }

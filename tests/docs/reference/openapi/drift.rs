@@ -43,7 +43,8 @@ fn routes(path: &str) -> BTreeSet<(String, String)> {
         let path = path_of(service).expect("a service has a path").to_owned();
         let mut add = |method: &str| found.insert((method.to_owned(), path.clone()));
         for method in ["get", "post", "put", "patch", "delete"] {
-            if service.contains(&format!("web::{method}()")) {
+            let routes = [format!("web::{method}()"), format!("{method}_only()")];
+            if routes.iter().any(|route| service.contains(route)) {
                 add(method);
             }
         }
