@@ -289,6 +289,9 @@ pub struct Thresholds {
     /// Maximum number of sse.gap events
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_gaps: Option<u64>,
+    /// Maximum number of streams that broke or that the server closed, reopened or not
+    #[arg(long, value_name = "N", help_heading = "Thresholds")]
+    pub max_broken: Option<u64>,
     /// Maximum p99 latency
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_p99: Option<Duration>,

@@ -68,6 +68,8 @@ pub struct StreamState {
     ticket: Option<Box<str>>,
     /// Time of the last opening in ns; 0 if the stream is not open.
     open_ns: u64,
+    /// Whether the stream broke and has not been opened since.
+    broken: bool,
     /// Whether the stream was cut and has not caught up since.
     needs_catch_up: bool,
     /// Sequence numbers of broadcasts and user events to reach until the stream has caught up.
@@ -94,6 +96,11 @@ impl StreamState {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
     }
 
+    /// Returns whether the stream is open.
+    pub fn is_open(&self) -> bool {
+        self.open_ns > 0
+    }
+
     /// Records that the stream was cut.
     pub fn cut(&mut self) {
         (self.needs_catch_up, self.catch_up_target) = (true, None);
@@ -103,7 +110,7 @@ impl StreamState {
     /// count as replayed, because they say nothing about the server's latency.
     pub fn stall(&mut self, stalled: bool) {
         self.stalled = stalled;
-        if !stalled && self.open_ns > 0 {
+        if !stalled && self.is_open() {
             self.open_ns = now_ns();
         }
     }
@@ -163,7 +170,7 @@ impl StreamState {
 
     /// Records that the stream is open, and expects events from now on if this is the first time.
     fn opened(&mut self, env: &Env) {
-        if self.open_ns > 0 {
+        if self.is_open() {
             // A repeated `sse.connected` on the same connection does not count.
             return;
         }
@@ -175,6 +182,9 @@ impl StreamState {
         let stats = &env.stats;
         stats.held.set(stats.held.get() + 1);
         add(&stats.opened);
+        if std::mem::take(&mut self.broken) {
+            add(&stats.reopened);
+        }
         if self.needs_catch_up {
             self.catch_up_target = Some((broadcasts, own));
             self.check_caught_up(env);
@@ -246,8 +256,8 @@ pub async fn run(env: Rc<Env>, state: Rc<RefCell<StreamState>>) {
             Protocol::Http1 => http1::run_connection(&env, &state, permit).await,
             Protocol::Http2 => Box::pin(http2::run_connection(&env, &state, permit)).await,
         };
-        drop(guard);
         let wait_ms = record_end(&env, &state, end);
+        drop(guard);
         // Boxed, like everything that an idle stream does not need.
         Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
     }
@@ -258,6 +268,10 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
     let stats = &env.stats;
     let mut state = state.borrow_mut();
     let end_reason = state.end_reason.take();
+    if state.is_open() {
+        state.broken = true;
+        add(&stats.broken);
+    }
     let wait_ms = match end {
         ConnectionEnd::Refused(refusal) => {
             stats.refuse(refusal);
@@ -313,7 +327,7 @@ impl<'a> StreamReader<'a> {
     fn feed(&mut self, bytes: &[u8]) {
         let (env, mut state) = (self.env, self.state.borrow_mut());
         self.parser.feed(bytes, |event| state.event(env, &event));
-        if self.permit.is_some() && state.open_ns > 0 {
+        if self.permit.is_some() && state.is_open() {
             self.permit = None;
         }
     }

@@ -13,6 +13,13 @@ Lost, duplicated and out of order are totals over everything that was measured.
 
 ";
 
+pub(super) const BREAK_NOTES: &str = "\
+Broken streams are those that ended although the load tester had not disconnected them: the server
+closed them, or their connection failed.
+Each is opened again after its reconnect delay, with its last event id if it has one.
+
+";
+
 pub(super) const SCENARIO_NOTES: &str = "\
 *Users*: each stream belongs to a user of its own, who gets one event per second.
 *Storm*: all streams are cut while publishing continues, stay away for some seconds, and reconnect
