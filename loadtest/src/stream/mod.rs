@@ -4,6 +4,7 @@
 //! An idle stream takes well under 1 KiB: the read buffer belongs to the thread, and the state for
 //! connecting is boxed and freed.
 
+mod centrifugo;
 mod http1;
 mod http2;
 
@@ -58,7 +59,8 @@ pub struct Env {
 #[derive(Default)]
 pub struct StreamState {
     index: u32,
-    /// Last event id; empty if there is none.
+    /// Last event id, or Centrifugo's position as the members of a JSON object; empty if there is
+    /// none.
     cursor: Vec<u8>,
     broadcasts: SequenceTracker,
     own: SequenceTracker,
@@ -115,6 +117,11 @@ impl StreamState {
         }
     }
 
+    /// Returns the `Last-Event-ID` of the next request; empty if there is none.
+    fn last_event_id(&self, kind: ServerKind) -> &[u8] {
+        if kind == ServerKind::Centrifugo { &[] } else { &self.cursor }
+    }
+
     /// Returns the number of (expected, lost) events so far.
     pub fn expected_and_lost(&self, env: &Env) -> (u64, u64) {
         env.published.expected_and_lost(&self.broadcasts, &self.own, env.source_of(self.index))
@@ -129,6 +136,11 @@ impl StreamState {
             self.cursor.extend_from_slice(id);
         }
         match event.name {
+            _ if env.target.kind == ServerKind::Centrifugo => {
+                if event.data_lines > 0 {
+                    self.centrifugo_message(env, event.first_line);
+                }
+            }
             b"sse.connected" => self.opened(env),
             b"sse.gap" => count(&env.stats.gaps, reason(event.first_line)),
             b"sse.closing" | b"sse.busy" => {
@@ -243,7 +255,12 @@ impl Env {
         if !self.tickets.reproducible() {
             state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
         }
-        Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
+        let position = state.borrow();
+        let position = match self.target.kind {
+            ServerKind::Centrifugo => position.cursor.as_slice(),
+            _ => &[],
+        };
+        Ok(self.target.path_for(&user, &self.topic, ticket.as_deref(), position))
     }
 }
 
