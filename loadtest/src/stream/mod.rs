@@ -148,6 +148,9 @@ impl StreamState {
                 self.end_reason = Some(format!("{name}: {}", reason(event.first_line)).into());
             }
             name if name.starts_with(b"sse.") => {}
+            // AnyCable's own events.
+            b"welcome" | b"confirm_subscription" | b"confirm_history" | b"ping" => {}
+            b"reject_history" => count(&env.stats.gaps, "reject_history"),
             _ if event.data_lines > 0 => self.receive(env, event.first_line),
             _ => {}
         }
