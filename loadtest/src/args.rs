@@ -100,10 +100,13 @@ pub enum Publish {
 #[derive(Clone, Debug, Args)]
 #[allow(missing_docs, reason = "the help texts are the docs")]
 pub struct Common {
-    /// URL of a stream; {user} and {topic} are replaced
+    /// URL of a stream; {user} and {topic} are replaced; with --kind plain and centrifugo, so is
+    /// {token} by a JWT that is signed for each stream with --secret-file; with --kind centrifugo,
+    /// so is {recover} by the position of a stream that resumes
     #[arg(long, default_value = "http://127.0.0.1:8080/events", help_heading = "Server")]
     pub url: String,
-    /// Server type: `plain` is any SSE server, without tickets and sse.connected
+    /// Server type: `plain` is any SSE server, without tickets and sse.connected; `centrifugo` is
+    /// Centrifugo's unidirectional SSE
     #[arg(long, value_enum, default_value = "gateway", help_heading = "Server")]
     pub kind: ServerKind,
     /// Use HTTP/2; without TLS by prior knowledge
@@ -130,7 +133,8 @@ pub struct Common {
     #[arg(long = "server-pid", value_name = "PID", help_heading = "Server")]
     pub server_pids: Vec<u32>,
 
-    /// File with the gateway's HS256 secret, used to sign tickets
+    /// File with the HS256 secret of the gateway, used to sign tickets, or of another server, used
+    /// to sign {token}
     #[arg(long, value_name = "FILE", help_heading = "Tickets")]
     pub secret_file: Option<PathBuf>,
     /// File with an API key: to request tickets (scope `tickets`) if there is no --secret-file, and
@@ -210,8 +214,8 @@ pub struct Common {
     /// {topic} and {user} are replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
-    /// Request body for --publish post; {payload} and {user} are replaced, and {payload-string} by
-    /// the payload as a JSON string
+    /// Request body for --publish post; {payload} and {user} are replaced, {payload-string} by the
+    /// payload as a JSON string, and {payload-escaped} by the same without its quotes
     #[arg(long, default_value = "{payload}", help_heading = "Load")]
     pub post_body: String,
     /// Request header for --publish post, as 'Name: value'; can be repeated
@@ -289,6 +293,9 @@ pub struct Thresholds {
     /// Maximum number of sse.gap events
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub max_gaps: Option<u64>,
+    /// Maximum number of streams that broke or that the server closed, reopened or not
+    #[arg(long, value_name = "N", help_heading = "Thresholds")]
+    pub max_broken: Option<u64>,
     /// Maximum p99 latency
     #[arg(long, value_name = "TIME", value_parser = time, help_heading = "Thresholds")]
     pub max_p99: Option<Duration>,

@@ -103,6 +103,11 @@ impl Fleet {
         self.tasks[index as usize] = Some(task);
     }
 
+    /// Returns whether a stream is open.
+    pub fn is_open(&self, index: u32) -> bool {
+        self.streams[index as usize].borrow().is_open()
+    }
+
     /// Disconnects streams abruptly, like a network failure. They stay disconnected until they are
     /// started again.
     pub async fn cut(&mut self, range: Range<u32>) {

@@ -267,6 +267,9 @@ pub struct Streams {
     pub opened: u64,
     /// Streams opened with a last event id.
     pub resumed: u64,
+    /// Streams that ended without a request of this tool.
+    #[serde(flatten)]
+    pub breaks: Breaks,
     /// Refused attempts, by status and the gateway's error code (`401 ticket-expired`), or by the
     /// reason of `sse.busy` (`busy: full`). A stream may be refused several times: `held` shows how
     /// many streams were open.
@@ -280,6 +283,37 @@ pub struct Streams {
     pub ended: Counts,
 }
 
+/// Streams that ended without a request of this tool, during the whole run. A stream that breaks
+/// twice counts twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaks {
+    /// Open streams that broke or that the server closed.
+    pub broken: u64,
+    /// Those that were opened again before the end.
+    pub reopened: u64,
+}
+
+impl Breaks {
+    /// Copies the counters of a run.
+    pub fn new(stats: &Stats) -> Self {
+        Self { broken: stats.broken.get(), reopened: stats.reopened.get() }
+    }
+
+    /// Returns what was counted since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { broken: self.broken - earlier.broken, reopened: self.reopened - earlier.reopened }
+    }
+}
+
+impl std::iter::Sum for Breaks {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            broken: sum.broken + one.broken,
+            reopened: sum.reopened + one.reopened,
+        })
+    }
+}
+
 impl Streams {
     /// Copies the counters of a run.
     pub fn new(stats: &Stats) -> Self {
@@ -287,6 +321,7 @@ impl Streams {
             held: stats.held.get(),
             opened: stats.opened.get(),
             resumed: stats.resumed.get(),
+            breaks: Breaks::new(stats),
             refused: stats.refused.borrow().clone(),
             first_refusal: stats.first_refusal.borrow().clone(),
             failed: stats.failed.borrow().clone(),
@@ -325,6 +360,8 @@ impl Report {
         );
         let gaps = self.load.as_ref().map(|load| load.gaps.values().sum::<u64>() as f64);
         at_most("gaps", gaps, whole(limits.max_gaps));
+        let broken = Some(self.streams.breaks.broken as f64);
+        at_most("broken streams", broken, whole(limits.max_broken));
         let timed = load.filter(|load| load.latency.count > 0);
         at_most("p99 latency, ms", timed.map(|load| load.latency.p99_ms), ms(limits.max_p99));
         let caught_up = self.storm.as_ref().map(|storm| {

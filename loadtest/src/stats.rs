@@ -26,6 +26,11 @@ pub struct Stats {
     pub opened: Cell<u64>,
     /// Streams opened with a last event id.
     pub resumed: Cell<u64>,
+    /// Open streams that broke or that the server closed. Those that this tool disconnects do not
+    /// count.
+    pub broken: Cell<u64>,
+    /// Streams in `broken` that were opened again.
+    pub reopened: Cell<u64>,
     /// Attempts answered without a stream, by status and the gateway's error code, or by the reason
     /// of `sse.busy`.
     pub refused: RefCell<Counts>,
@@ -67,6 +72,8 @@ impl Stats {
             held: Cell::default(),
             opened: Cell::default(),
             resumed: Cell::default(),
+            broken: Cell::default(),
+            reopened: Cell::default(),
             refused: RefCell::default(),
             permanently_refused: Cell::default(),
             first_refusal: RefCell::default(),

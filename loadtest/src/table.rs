@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{Connect, Load, Memory, Quantiles, Report};
+use crate::report::{Breaks, Connect, Load, Memory, Quantiles, Report};
 use crate::stats::Counts;
 
 /// CPU percentage of one core above which this tool adds to the measured latency.
@@ -30,8 +30,9 @@ impl Report {
                 (cpu("server", held.server_cpu_ms_per_s), cpu("Redis", held.redis_cpu_ms_per_s));
             rows.add("idle for", &format!("{:.1} s{server}{redis}", held.seconds));
         }
-        if let Some(load) = &self.load {
-            load.rows(&mut rows);
+        match &self.load {
+            Some(load) => load.rows(&mut rows, self.streams.breaks),
+            None => self.streams.breaks.rows(&mut rows),
         }
         if let Some(storm) = &self.storm {
             let cpu = |name: &str, seconds: Option<f64>| {
@@ -141,8 +142,14 @@ impl Memory {
     }
 }
 
+impl Breaks {
+    fn rows(self, rows: &mut Rows) {
+        rows.add("broken streams", &format!("{}; {} reopened", self.broken, self.reopened));
+    }
+}
+
 impl Load {
-    fn rows(&self, rows: &mut Rows) {
+    fn rows(&self, rows: &mut Rows, breaks: Breaks) {
         let failed = match &self.published.last_failure {
             Some(error) => format!(", {} failed ({error})", self.published.failed),
             None => String::new(),
@@ -169,6 +176,7 @@ impl Load {
             ),
         );
         rows.add("lost", &format!("{}; {} duplicated, {rest}", self.lost, self.doubled));
+        breaks.rows(rows);
         if !self.gaps.is_empty() {
             rows.add("gaps", &list(&self.gaps));
         }

@@ -24,9 +24,17 @@ pub enum ServerKind {
     /// sse-gateway, with tickets, `sse.connected`, sessions and resume.
     Gateway,
     /// Any SSE server: the URL is used as it is, and a stream is open when the response head
-    /// arrives.
+    /// arrives. `{token}` in the URL is replaced by a JWT that is signed for each stream.
     Plain,
+    /// Centrifugo's unidirectional SSE: pings and replies do not count as events, and a stream
+    /// resumes with `{recover}` in the URL.
+    Centrifugo,
 }
+
+/// Placeholder in the URL for a signed JWT.
+const TOKEN: &str = "{token}";
+/// Placeholder in the URL for the position of a stream of Centrifugo.
+const RECOVER: &str = "{recover}";
 
 /// Server under test.
 pub struct Target {
@@ -38,7 +46,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Host and port for the `Host` header.
     pub authority: String,
-    /// Path and query, in which `{user}` and `{topic}` are replaced for each stream.
+    /// Path and query, in which `{user}`, `{topic}`, `{token}` and `{recover}` are replaced for each
+    /// stream.
     pub path: String,
     /// TLS configuration and server name, if the URL uses https.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -109,9 +118,22 @@ impl Target {
         })
     }
 
-    /// Returns path and query of a stream's request.
-    pub fn path_for(&self, user: &str, topic: &str, ticket: Option<&str>) -> String {
+    /// Returns path and query of a stream's request. A ticket replaces `{token}` or is appended;
+    /// `position` is the JSON with which a stream of Centrifugo resumes.
+    pub fn path_for(
+        &self,
+        user: &str,
+        topic: &str,
+        ticket: Option<&str>,
+        position: &[u8],
+    ) -> String {
         let mut path = self.path.replace("{user}", user).replace("{topic}", topic);
+        if path.contains(RECOVER) {
+            path = path.replace(RECOVER, &percent_encoded(position));
+        }
+        if path.contains(TOKEN) {
+            return path.replace(TOKEN, ticket.unwrap_or_default());
+        }
         if let Some(ticket) = ticket {
             path.push(if path.contains('?') { '&' } else { '?' });
             path.push_str("ticket=");
@@ -127,6 +149,23 @@ impl Target {
         (number > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST))
             .then(|| Ipv4Addr::new(127, 0, 0, number.saturating_add(1)).into())
     }
+}
+
+/// Returns whether streams of a URL need a signed token.
+pub fn needs_token(url: &str) -> bool {
+    url.contains(TOKEN)
+}
+
+/// Encodes all bytes but letters and digits as `%22`.
+fn percent_encoded(bytes: &[u8]) -> String {
+    let each = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() {
+            char::from(*byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    bytes.iter().map(each).collect()
 }
 
 #[cfg(test)]
@@ -165,6 +204,18 @@ mod tests {
             bound.iter().all(IpAddr::is_loopback) && !bound.contains(&Ipv4Addr::LOCALHOST.into()),
             "{bound:?}"
         );
+    }
+
+    #[test]
+    fn placeholders_of_a_url_are_replaced() {
+        let url = "http://127.0.0.1:1/{user}?c=%7B{recover}%7D";
+        let path = |url, ticket, position: &str| {
+            target(url).path_for("u1", "load", ticket, position.as_bytes())
+        };
+        assert_eq!(path(url, None, ""), "/u1?c=%7B%7D");
+        assert_eq!(path(url, None, r#""offset":1"#), "/u1?c=%7B%22offset%22%3A1%7D");
+        assert_eq!(path(url, Some("t.1"), ""), "/u1?c=%7B%7D&ticket=t.1");
+        assert_eq!(path("http://127.0.0.1:1/?jid={token}", Some("t.1"), ""), "/?jid=t.1");
     }
 
     #[test]

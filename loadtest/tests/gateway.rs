@@ -16,6 +16,8 @@ fn assert_clean(report: &Value, streams: u64) {
     }
     assert_eq!(load["gaps"], serde_json::json!({}));
     assert_eq!(load["published"]["failed"], 0);
+    let all = &report["streams"];
+    assert_eq!(all["broken"], all["reopened"], "{report:#}");
     assert_eq!(report["streams"]["held"], streams);
     assert_eq!(report["streams"]["refused"], serde_json::json!({}));
 }
@@ -89,6 +91,7 @@ fn all_streams_catch_up_after_a_storm() {
         (&report["streams"]["opened"], &report["streams"]["resumed"]),
         (&80.into(), &40.into())
     );
+    assert_eq!(report["streams"]["broken"], 0, "{report:#}");
     // Disconnected for 500 ms at 40 events per second.
     assert!(number(&report["load"]["replayed"]) >= 40 * 10, "{report:#}");
 }
@@ -97,9 +100,9 @@ fn all_streams_catch_up_after_a_storm() {
 fn churning_streams_miss_nothing() {
     let report = Harness::start().report("churn -n 20 --churn-rate 20 --rate 40 --duration 2s");
     assert_clean(&report, 20);
+    assert_eq!(report["streams"]["broken"], 0, "{report:#}");
     let (opened, resumed) =
         (number(&report["streams"]["opened"]), number(&report["streams"]["resumed"]));
-    // Streams that were cut while connecting were requested but not open.
     assert!(opened > 20 && resumed >= opened - 20, "{report:#}");
 }
 
@@ -113,6 +116,8 @@ fn stalled_streams_are_closed_and_miss_nothing() {
     );
     assert_clean(&report, 6);
     // On a busy machine other streams may stall too.
+    assert!(number(&report["stall"]["broken"]) >= 3, "{report:#}");
+    assert_eq!(report["stall"]["broken"], report["streams"]["broken"], "{report:#}");
     assert!(number(&report["streams"]["resumed"]) >= 3, "{report:#}");
     assert!(number(&report["load"]["replayed"]) > 0);
     assert!(harness.metric(r#"sse_connections_closed_total{reason="stalled"}"#) >= 3.0);

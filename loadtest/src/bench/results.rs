@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use super::workload::{Size, Workload};
-use crate::report::{IdleCost, Load, Report, Stall, Storm};
+use crate::report::{Breaks, IdleCost, Load, Report, Stall, Storm};
 use crate::scenario::scaling::ScalePoint;
 
 /// Results of a benchmark.
@@ -81,6 +81,9 @@ pub struct ScenarioRun {
     /// Cost of idle streams (`idle`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleCost>,
+    /// Streams that ended without a request; absent in results of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaks: Option<Breaks>,
 }
 
 impl ScenarioRun {
@@ -93,6 +96,7 @@ impl ScenarioRun {
                 storm: report.storm,
                 stall: report.stall,
                 idle: report.held,
+                breaks: Some(report.streams.breaks),
             }),
         }
     }
@@ -107,6 +111,14 @@ impl ServerResults {
     /// Returns the runs of a scenario.
     pub fn runs(&self, workload: Workload) -> &[ScenarioRun] {
         self.scenarios.get(&workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the broken streams of all measurements, or `None` if they were not counted.
+    pub fn breaks(&self) -> Option<Breaks> {
+        let points = self.rounds.iter().flatten().map(|point| point.breaks);
+        let runs = self.scenarios.values().flatten().map(|run| run.breaks);
+        let counted: Vec<Breaks> = points.chain(runs).flatten().collect();
+        (!counted.is_empty()).then(|| counted.into_iter().sum())
     }
 
     /// Returns all loads of the server.

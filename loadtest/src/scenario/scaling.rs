@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Run, pause, setup};
 use crate::args::Common;
-use crate::report::{Connect, Load, Memory};
+use crate::report::{Breaks, Connect, Load, Memory};
 
 /// Duration of the load before the measured load.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -29,6 +29,10 @@ pub struct ScalePoint {
     /// Cost of deliveries at a lower rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_rate: Option<LowRate>,
+    /// Streams that ended without a request since the previous stream count; absent in results of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaks: Option<Breaks>,
 }
 
 /// Deliveries at a rate at which no server falls behind.
@@ -61,8 +65,10 @@ pub async fn measure(common: &Common, scale: Scale<'_>) -> Result<Vec<ScalePoint
     for &streams in scale.counts {
         let (connect, memory) = run.open(streams, common).await?;
         let rate = common.rate.min(scale.max_deliveries_per_s / f64::from(streams));
-        points.push(ScalePoint { streams, rate, connect, memory, load: None, low_rate: None });
+        let (load, low_rate, breaks) = (None, None, None);
+        points.push(ScalePoint { streams, rate, connect, memory, load, low_rate, breaks });
     }
+    let mut counted = Breaks::default();
     for point in points.iter_mut().rev() {
         run.fleet.cut(point.streams..run.active).await;
         run.active = point.streams;
@@ -80,6 +86,9 @@ pub async fn measure(common: &Common, scale: Scale<'_>) -> Result<Vec<ScalePoint
             // At lower counts the server still holds memory from the streams that were open before.
             point.memory.server_bytes_per_loaded_stream = run.server_bytes_per_stream();
         }
+        let now = Breaks::new(&run.fleet.env.stats);
+        point.breaks = Some(now.since(counted));
+        counted = now;
     }
     Ok(points)
 }

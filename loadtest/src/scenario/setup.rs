@@ -17,7 +17,7 @@ use crate::report::{Report, Streams};
 use crate::sequence::PublishedSequences;
 use crate::stats::Stats;
 use crate::stream::{Connections, Env};
-use crate::target::{Protocol, ServerKind, Target};
+use crate::target::{Protocol, ServerKind, Target, needs_token};
 use crate::tickets::TicketSource;
 use crate::usage::{KernelMemory, Processes, RedisInfo, anonymous_bytes};
 use crate::{limits, tls};
@@ -151,8 +151,10 @@ fn read_secret(file: &Path) -> Result<String, String> {
 
 fn tickets(args: &Common) -> Result<TicketSource, String> {
     match (args.kind, &args.secret_file, &args.api_key_file) {
-        (ServerKind::Plain, ..) => Ok(TicketSource::None),
-        (ServerKind::Gateway, Some(file), _) => {
+        (ServerKind::Plain | ServerKind::Centrifugo, ..) if !needs_token(&args.url) => {
+            Ok(TicketSource::None)
+        }
+        (_, Some(file), _) => {
             let key = Box::new(EncodingKey::from_secret(read_secret(file)?.as_bytes()));
             let header = Box::new(Header { kid: args.kid.clone(), ..Header::default() });
             let (audience, issuer) = (args.audience.clone(), args.issuer.clone());
@@ -168,6 +170,9 @@ fn tickets(args: &Common) -> Result<TicketSource, String> {
                 .map_err(|error| format!("cannot create the HTTP client: {error}"))?;
             let (url, api_key) = (sibling_url(&args.url, "/tickets"), read_secret(file)?);
             Ok(TicketSource::Requested { client, url, api_key, ttl: args.ticket_ttl })
+        }
+        (ServerKind::Plain | ServerKind::Centrifugo, None, _) => {
+            Err("--url: {token} requires --secret-file, with the server's HS256 secret".to_owned())
         }
         (ServerKind::Gateway, None, None) => Err(
             "--kind gateway requires tickets: use --secret-file (the gateway's tickets.secret) \

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::report::Stall;
 use crate::stamp::now_ns;
-use crate::stats::Counts;
 use crate::usage::Processes;
 
 /// Runs the load before, while and after the last `percent` of the streams stall.
@@ -16,9 +15,11 @@ pub(super) async fn run(run: &mut Run, percent: u32, stall: Duration) -> Result<
     let server = run.server.clone();
     let pss_bytes = || server.as_ref().map(Processes::pss_bytes);
     let mut report = Stall { stalled: 0, seconds: 0.0, server_bytes: None, broken: 0 };
+    let mut broken_before = 0;
     let load = run
         .load(async |fleet| {
             let streams = fleet.len();
+            broken_before = fleet.env.stats.broken.get();
             let stalled = streams - (streams * percent / 100).max(1)..streams;
             report.stalled = stalled.len() as u64;
             tokio::time::sleep(WARM_UP).await;
@@ -35,9 +36,7 @@ pub(super) async fn run(run: &mut Run, percent: u32, stall: Duration) -> Result<
             Ok(())
         })
         .await?;
-    let stats = &run.fleet.env.stats;
-    let count = |counts: &Counts| counts.values().sum::<u64>();
-    report.broken = count(&stats.failed.borrow()) + count(&stats.ended.borrow());
+    report.broken = run.fleet.env.stats.broken.get() - broken_before;
     run.report.stall = Some(report);
     run.report.load = Some(load);
     Ok(())

@@ -84,7 +84,7 @@ async fn open<'a>(
     let index = state.borrow().index;
     let failed = |error: io::Error| ConnectionEnd::Failed(error.kind().to_string());
     let mut io = connect(env, index).await.map_err(failed)?;
-    let request = request(env, &path, &state.borrow().cursor);
+    let request = request(env, &path, state.borrow().last_event_id(env.target.kind));
     let mut bytes = Vec::with_capacity(1024);
     let head = async {
         match &mut io {

@@ -127,8 +127,9 @@ async fn open<'a>(
     for (name, value) in &target.headers {
         request = request.header(name, value);
     }
-    if !state.borrow().cursor.is_empty() {
-        request = request.header("last-event-id", state.borrow().cursor.as_slice());
+    let last_event_id = state.borrow().last_event_id(target.kind).to_vec();
+    if !last_event_id.is_empty() {
+        request = request.header("last-event-id", last_event_id);
     }
     let request = request.body(()).map_err(|error| ConnectionEnd::Failed(error.to_string()))?;
     let failed = |error: h2::Error| ConnectionEnd::Failed(error.to_string());

@@ -4,6 +4,7 @@
 //! An idle stream takes well under 1 KiB: the read buffer belongs to the thread, and the state for
 //! connecting is boxed and freed.
 
+mod centrifugo;
 mod http1;
 mod http2;
 
@@ -58,7 +59,8 @@ pub struct Env {
 #[derive(Default)]
 pub struct StreamState {
     index: u32,
-    /// Last event id; empty if there is none.
+    /// Last event id, or Centrifugo's position as the members of a JSON object; empty if there is
+    /// none.
     cursor: Vec<u8>,
     broadcasts: SequenceTracker,
     own: SequenceTracker,
@@ -68,6 +70,8 @@ pub struct StreamState {
     ticket: Option<Box<str>>,
     /// Time of the last opening in ns; 0 if the stream is not open.
     open_ns: u64,
+    /// Whether the stream broke and has not been opened since.
+    broken: bool,
     /// Whether the stream was cut and has not caught up since.
     needs_catch_up: bool,
     /// Sequence numbers of broadcasts and user events to reach until the stream has caught up.
@@ -94,6 +98,11 @@ impl StreamState {
         Self { index, retry_ms: RETRY_MS, ..Self::default() }
     }
 
+    /// Returns whether the stream is open.
+    pub fn is_open(&self) -> bool {
+        self.open_ns > 0
+    }
+
     /// Records that the stream was cut.
     pub fn cut(&mut self) {
         (self.needs_catch_up, self.catch_up_target) = (true, None);
@@ -103,9 +112,14 @@ impl StreamState {
     /// count as replayed, because they say nothing about the server's latency.
     pub fn stall(&mut self, stalled: bool) {
         self.stalled = stalled;
-        if !stalled && self.open_ns > 0 {
+        if !stalled && self.is_open() {
             self.open_ns = now_ns();
         }
+    }
+
+    /// Returns the `Last-Event-ID` of the next request; empty if there is none.
+    fn last_event_id(&self, kind: ServerKind) -> &[u8] {
+        if kind == ServerKind::Centrifugo { &[] } else { &self.cursor }
     }
 
     /// Returns the number of (expected, lost) events so far.
@@ -122,6 +136,11 @@ impl StreamState {
             self.cursor.extend_from_slice(id);
         }
         match event.name {
+            _ if env.target.kind == ServerKind::Centrifugo => {
+                if event.data_lines > 0 {
+                    self.centrifugo_message(env, event.first_line);
+                }
+            }
             b"sse.connected" => self.opened(env),
             b"sse.gap" => count(&env.stats.gaps, reason(event.first_line)),
             b"sse.closing" | b"sse.busy" => {
@@ -129,6 +148,9 @@ impl StreamState {
                 self.end_reason = Some(format!("{name}: {}", reason(event.first_line)).into());
             }
             name if name.starts_with(b"sse.") => {}
+            // AnyCable's own events.
+            b"welcome" | b"confirm_subscription" | b"confirm_history" | b"ping" => {}
+            b"reject_history" => count(&env.stats.gaps, "reject_history"),
             _ if event.data_lines > 0 => self.receive(env, event.first_line),
             _ => {}
         }
@@ -163,7 +185,7 @@ impl StreamState {
 
     /// Records that the stream is open, and expects events from now on if this is the first time.
     fn opened(&mut self, env: &Env) {
-        if self.open_ns > 0 {
+        if self.is_open() {
             // A repeated `sse.connected` on the same connection does not count.
             return;
         }
@@ -175,6 +197,9 @@ impl StreamState {
         let stats = &env.stats;
         stats.held.set(stats.held.get() + 1);
         add(&stats.opened);
+        if std::mem::take(&mut self.broken) {
+            add(&stats.reopened);
+        }
         if self.needs_catch_up {
             self.catch_up_target = Some((broadcasts, own));
             self.check_caught_up(env);
@@ -233,7 +258,12 @@ impl Env {
         if !self.tickets.reproducible() {
             state.borrow_mut().ticket = ticket.as_deref().map(Into::into);
         }
-        Ok(self.target.path_for(&user, &self.topic, ticket.as_deref()))
+        let position = state.borrow();
+        let position = match self.target.kind {
+            ServerKind::Centrifugo => position.cursor.as_slice(),
+            _ => &[],
+        };
+        Ok(self.target.path_for(&user, &self.topic, ticket.as_deref(), position))
     }
 }
 
@@ -246,8 +276,8 @@ pub async fn run(env: Rc<Env>, state: Rc<RefCell<StreamState>>) {
             Protocol::Http1 => http1::run_connection(&env, &state, permit).await,
             Protocol::Http2 => Box::pin(http2::run_connection(&env, &state, permit)).await,
         };
-        drop(guard);
         let wait_ms = record_end(&env, &state, end);
+        drop(guard);
         // Boxed, like everything that an idle stream does not need.
         Box::pin(tokio::time::sleep(Duration::from_millis(wait_ms.into()))).await;
     }
@@ -258,6 +288,10 @@ fn record_end(env: &Env, state: &RefCell<StreamState>, end: ConnectionEnd) -> u3
     let stats = &env.stats;
     let mut state = state.borrow_mut();
     let end_reason = state.end_reason.take();
+    if state.is_open() {
+        state.broken = true;
+        add(&stats.broken);
+    }
     let wait_ms = match end {
         ConnectionEnd::Refused(refusal) => {
             stats.refuse(refusal);
@@ -313,7 +347,7 @@ impl<'a> StreamReader<'a> {
     fn feed(&mut self, bytes: &[u8]) {
         let (env, mut state) = (self.env, self.state.borrow_mut());
         self.parser.feed(bytes, |event| state.event(env, &event));
-        if self.permit.is_some() && state.open_ns > 0 {
+        if self.permit.is_some() && state.is_open() {
             self.permit = None;
         }
     }

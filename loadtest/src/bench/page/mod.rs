@@ -5,15 +5,15 @@ mod text;
 use std::fmt::Write;
 
 use self::text::{
-    INSTALL, METHOD, NOT_COMPARABLE, PLOTS, RATIO_NOTES, SCENARIO_NOTES, TABLE_NOTES,
+    BREAK_NOTES, INSTALL, METHOD, NOT_COMPARABLE, PLOTS, RATIO_NOTES, SCENARIO_NOTES, TABLE_NOTES,
 };
 use super::leaders::leaders;
 use super::ratios::ratios;
 use super::results::{Results, ServerResults};
-use super::rows::{Better, ROWS, Row, kib, thousands};
+use super::rows::{Better, MISSING, ROWS, Row, kib, thousands};
 use super::spread::spread;
 use super::workload::{ScenarioSize, Size, Workload};
-use crate::report::Load;
+use crate::report::{Breaks, Load};
 use crate::scenario::scaling::ScalePoint;
 
 /// Formats docs/benchmarks.md.
@@ -27,6 +27,9 @@ pub fn page(results: &Results) -> String {
         let _ = write!(out, "\nThe best median of a row is bold:\n\n{leads}");
     }
     out += TABLE_NOTES;
+    if results.servers.iter().any(|server| server.breaks().is_some()) {
+        out += BREAK_NOTES;
+    }
     out += SCENARIO_NOTES;
     out += &gaps(results);
     out += &ratio_section(results);
@@ -138,6 +141,15 @@ fn main_table(results: &Results, bold: bool) -> String {
         move |server: &ServerResults| server.loads().map(value).sum::<u64>().to_string()
     };
     out += &line("Lost", servers.iter().map(count(|load| load.lost)));
+    let counted: Vec<_> = servers.iter().map(ServerResults::breaks).collect();
+    if counted.iter().any(Option::is_some) {
+        let cell = |value: fn(Breaks) -> u64| {
+            let text = move |one: &Option<Breaks>| one.map(|one| value(one).to_string());
+            counted.iter().map(move |one| text(one).unwrap_or_else(|| MISSING.to_owned()))
+        };
+        out += &line("Broken streams", cell(|breaks| breaks.broken));
+        out += &line("Broken streams that were reopened", cell(|breaks| breaks.reopened));
+    }
     out += &line("Duplicated", servers.iter().map(count(|load| load.doubled)));
     out += &line("Out of order", servers.iter().map(count(|load| load.out_of_order)));
     out

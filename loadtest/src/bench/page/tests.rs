@@ -4,7 +4,7 @@ use super::*;
 use crate::bench::machine::Machine;
 use crate::bench::results::{Failure, ScenarioRun};
 use crate::bench::servers::{GATEWAY, PLAIN_ACTIX};
-use crate::report::{Connect, CpuPerMillion, Memory, Quantiles, Stall, Storm};
+use crate::report::{Breaks, Connect, CpuPerMillion, Memory, Quantiles, Stall, Storm};
 use crate::usage::Cpu;
 
 fn point(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> ScalePoint {
@@ -29,7 +29,15 @@ fn point(streams: u32, cpu_s: f64, p99_ms: f64, lost: u64) -> ScalePoint {
     };
     let memory = Memory { server_bytes_per_idle_stream: Some(10_240), ..Memory::default() };
     let connect = Connect::default();
-    ScalePoint { streams, rate: 10.0, connect, memory, load: Some(load), low_rate: None }
+    ScalePoint {
+        streams,
+        rate: 10.0,
+        connect,
+        memory,
+        load: Some(load),
+        low_rate: None,
+        breaks: None,
+    }
 }
 
 /// Returns results with the gateway's CPU in three rounds. That of the yardstick is 6 s, 12 s,
@@ -153,6 +161,24 @@ fn page_names_leaders_gaps_and_failures_of_scenarios() {
     // Lost events cost the lead.
     results.servers[1].scenarios.insert(Workload::Users, vec![run(2.0, 1)]);
     assert!(page(&results).contains("| **4.0 (3.0–5.0)** | 2.0 |"), "{}", page(&results));
+}
+
+/// Results of earlier versions do not contain broken streams.
+#[test]
+fn page_counts_broken_streams_next_to_lost_events() {
+    let mut results = results(&[6.0, 12.0, 6.3], 0);
+    assert!(!page(&results).contains("Broken streams"));
+    let server = &mut results.servers[0];
+    server.rounds[0][0].breaks = Some(Breaks { broken: 3, reopened: 2 });
+    server.rounds[1][1].breaks = Some(Breaks { broken: 1, reopened: 0 });
+    let run =
+        ScenarioRun { breaks: Some(Breaks { broken: 1, reopened: 1 }), ..ScenarioRun::default() };
+    server.scenarios.insert(Workload::Idle, vec![run]);
+    let page = page(&results);
+    let rows = "| Lost | 0 | 0 |\n| Broken streams | 5 | – |\n\
+                | Broken streams that were reopened | 3 | – |\n| Duplicated |";
+    assert!(page.contains(rows), "{page}");
+    assert!(page.contains("\nBroken streams are those that ended although"), "{page}");
 }
 
 #[test]
