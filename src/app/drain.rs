@@ -6,6 +6,7 @@ use super::{link_thread::LinkThread, listener::Listener};
 use crate::{
     redis::link_context::LinkContext,
     settings::PlainPublish,
+    spans::exporter::Exporter,
     state::{
         lifecycle::Lifecycle,
         limits::Limits,
@@ -18,6 +19,9 @@ const LAST_FRAMES: Duration = Duration::from_secs(3);
 /// Maximum time for the recorder to hand over, and for presence to end.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
+/// Maximum time for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
 /// The parts of an instance that end in order.
 pub(super) struct Drain {
     pub context: LinkContext,
@@ -26,6 +30,7 @@ pub(super) struct Drain {
     pub link: LinkThread,
     pub public: Listener,
     pub admin: Listener,
+    pub exporter: Option<Exporter>,
 }
 
 impl Drain {
@@ -36,7 +41,8 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then presence and the recorder, then the listeners and the links.
+    /// Ends the streams, then presence and the recorder, then the listeners and the links, and exports the last
+    /// spans.
     pub async fn run(mut self) {
         self.end_streams().await;
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
@@ -49,6 +55,9 @@ impl Drain {
         self.public.stop().await;
         self.admin.stop().await;
         self.context.servers.close();
+        if let Some(exporter) = self.exporter {
+            exporter.flush(LAST_SPANS).await;
+        }
     }
 
     async fn end_streams(&self) {

@@ -42,7 +42,13 @@ impl RequestId {
 
     /// The span of log lines about the request.
     fn span(&self) -> Span {
-        tracing::error_span!(parent: None, "request", request_id = self.as_str())
+        tracing::error_span!(
+            parent: None,
+            "request",
+            request_id = self.as_str(),
+            // Of a publish.
+            trace_id = tracing::field::Empty,
+        )
     }
 
     /// The proxy's id, if the request has exactly one and it is well-formed.
