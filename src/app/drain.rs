@@ -41,8 +41,8 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then presence and the recorder, then the listeners and the links, and exports the last
-    /// spans.
+    /// Ends the streams, then presence and the recorder, then the listeners and the links; exports
+    /// the last spans.
     pub async fn run(mut self) {
         self.end_streams().await;
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {

@@ -1,5 +1,5 @@
-//! W3C trace context: the `traceparent` that a publisher passes with an event. `library/options.lua`
-//! has the same rules.
+//! W3C trace context: the `traceparent` that a publisher passes with an event.
+//! `library/options.lua` has the same rules.
 
 use std::fmt;
 

@@ -118,8 +118,8 @@ fn rejected(rejection: Rejection) -> PublishError {
              keep, forget and unseen"
         }
         Rejection::BadTraceParent => {
-            "traceparent must be that of W3C trace context: \"00-<32 hexadecimal digits>-<16>-<2>\", \
-             in lower case"
+            "traceparent must be that of W3C trace context, in lower case: \"00-<32 hexadecimal \
+             digits>-<16>-<2>\""
         }
         // Only the library rejects for these reasons.
         Rejection::TooLarge

@@ -103,7 +103,6 @@ fn note(span: &mut OpenSpan, result: &Result<String, PublishError>) {
         Ok(id) if id.is_empty() => {}
         Ok(id) => span.text("messaging.message.id", id.as_str()),
         Err(PublishError::Rejected(rejection, _)) => span.fail(rejection.code()),
-        Err(PublishError::Unavailable(_)) => span.fail("redis-away"),
-        Err(PublishError::NoReply(_)) => span.fail("no-reply"),
+        Err(PublishError::Unavailable(_) | PublishError::NoReply(_)) => span.fail("redis-away"),
     }
 }

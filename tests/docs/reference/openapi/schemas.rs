@@ -209,8 +209,7 @@ fn publishing() -> Value {
         },
     });
     let unseen = "^(?:[1-9][0-9]{3,6}ms|[1-9][0-9]{0,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]?h|[1-7]d)$";
-    let traceparent = "^(?:00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\
-                       |(?!00|ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)$";
+    let traceparent = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$";
     let is = |name: &str| json!({ "required": [name], "not": absent(name) });
     let event = json!({
         "type": "object", "required": ["channel", "payload"], "additionalProperties": false,
@@ -240,7 +239,7 @@ fn publishing() -> Value {
                 "description": "A duration from 1s to 7d, only for `user:<id>:events`.",
             })),
             "traceparent": or_null(json!({
-                "type": "string", "pattern": traceparent, "maxLength": 256,
+                "type": "string", "pattern": traceparent,
                 "description": "W3C trace context. Without the flag `sampled`, or with an id of \
                                 zeros, it has no effect.",
             })),
