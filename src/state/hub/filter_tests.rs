@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     core::{
         channel::Channel,
+        event::Event,
         event_options::{EventOptions, Tags},
         filter::Filter,
     },

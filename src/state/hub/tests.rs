@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::{
-    core::{channel::Channel, envelope},
+    core::{channel::Channel, envelope, event::Event},
     state::heartbeats::Heartbeats,
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
@@ -335,7 +335,7 @@ fn frames_of_a_split_stream_show_both_positions() {
     let (hub, _requests, _inbox) = hub(&[]);
     let connection = live_split(&hub, "a", 1, 0);
     hub.handle(Message::Event(ServerIndex(0), event("broadcast:x", 5, 0), None), 0);
-    hub.event(ServerIndex(1), event("user:a:events", 3, 0), 0);
+    hub.handle(Message::Event(ServerIndex(1), event("user:a:events", 3, 0), None), 0);
     hub.handle(Message::Event(ServerIndex(0), event("broadcast:x", 6, 5), None), 0);
     let text = written(&connection);
     let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
