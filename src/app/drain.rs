@@ -1,6 +1,9 @@
 //! Drains an instance (ARCHITECTURE.md#shutdown).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{link_thread::LinkThread, listener::Listener};
 use crate::{
@@ -16,11 +19,9 @@ use crate::{
 
 /// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// Maximum time for the recorder to hand over, and for presence to end.
+/// Maximum time for the recorder to hand over, and for presence to end. What both leave of it is
+/// for the last spans.
 const HAND_OVER: Duration = Duration::from_secs(3);
-
-/// Maximum time for the last spans.
-const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// The parts of an instance that end in order.
 pub(super) struct Drain {
@@ -45,6 +46,7 @@ impl Drain {
     /// the last spans.
     pub async fn run(mut self) {
         self.end_streams().await;
+        let end = Instant::now() + 2 * HAND_OVER;
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
             tracing::warn!("presence could not be ended; it ends with its lease");
         }
@@ -56,7 +58,7 @@ impl Drain {
         self.admin.stop().await;
         self.context.servers.close();
         if let Some(exporter) = self.exporter {
-            exporter.flush(LAST_SPANS).await;
+            exporter.flush(end.saturating_duration_since(Instant::now())).await;
         }
     }
 

@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn other_forms_are_malformed() {
-        let long = format!("01-{TRACE}-01-{}", "x".repeat(200));
+        let long = format!("01-{TRACE}-01-{}", "x".repeat(201));
         for text in [
             "",
             "00",
