@@ -139,7 +139,7 @@ impl Worker {
         self.last += 1;
         let event =
             Event::new(id(self.last), id(self.last - 1), channel, None, "t", "{\"orderId\":7}");
-        self.delivery.mailboxes.send_event(ServerIndex(0), &Arc::new(event));
+        self.delivery.mailboxes.send_event(ServerIndex(0), &Arc::new(event), None);
         for connection in &self.connections {
             while connection.poll_bytes(Waker::noop()).is_pending() {
                 tokio::task::yield_now().await;

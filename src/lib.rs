@@ -12,6 +12,7 @@
 //! | [`core`] | ids, channels, envelope, frames, stream state, catch-up decisions. Pure | nothing |
 //! | [`settings`], [`metrics`] | configuration; metrics | `core` |
 //! | [`backoff`], [`log_limit`], [`error_chain`] | delays between attempts; limits for log lines; errors as one line | nothing |
+//! | [`spans`] | OpenTelemetry spans and their exporter | `settings`, `metrics` |
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
@@ -45,6 +46,7 @@ pub mod log_limit;
 pub mod metrics;
 pub mod redis;
 pub mod settings;
+pub mod spans;
 pub mod state;
 
 /// Private items that the fuzz targets (`fuzz/`) and benches need; not part of the API.

@@ -169,6 +169,9 @@ metrics! {
     rejected: IntCounterVec = "sse_rejected_total",
         "Messages and events that were rejected, by reason.", ["reason"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
+    spans: IntCounterVec = "sse_spans_total",
+        "Spans of traces by outcome: `exported`, `rejected` (by the collector), `failed` (it is \
+         unreachable), `queue-full`; 0 without tracing.endpoint.", ["outcome"];
     malformed: IntCounterVec = "sse_requests_malformed_total",
         "HTTP/1.1 requests rejected as malformed, by reason.", ["reason"];
 }
@@ -197,6 +200,7 @@ impl Metrics {
         metrics.sockets_accepted.init(LISTENERS.into_iter());
         metrics.sockets_dropped.init(["idle", "no-descriptor"].into_iter());
         metrics.accept_errors.init(["descriptors", "memory", "aborted", "other"].into_iter());
+        metrics.spans.init(["exported", "rejected", "failed", "queue-full"].into_iter());
         metrics.presence_reports.init(["ok", "failed", "lost"].into_iter());
         metrics.reloads.init(["ok", "failed"].into_iter());
         metrics

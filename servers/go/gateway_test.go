@@ -112,6 +112,11 @@ func TestEventsArriveAsPublished(t *testing.T) {
 		t.Fatal(typing)
 	}
 	s.expect("typing", "null", "")
+
+	trace := TraceParent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	s.expect("traced", "1", done(t)(g.PublishToUser(ctx, user, "traced", 1, trace)))
+	done(t)(g.PublishToUser(ctx, user, "untraced", 1, TraceParent("")))
+	refused(t, "bad-traceparent", false)(g.PublishToUser(ctx, user, "traced", 1, TraceParent("x")))
 }
 
 func TestKeptValuesReachNewStreams(t *testing.T) {

@@ -58,6 +58,14 @@ func Unseen(within time.Duration) Option {
 	return with("UNSEEN", strconv.FormatInt(within.Milliseconds(), 10)+"ms")
 }
 
+// TraceParent is the publisher's trace (W3C trace context); an empty text is no trace.
+func TraceParent(traceparent string) Option {
+	if traceparent == "" {
+		return func(*event) {}
+	}
+	return with("TRACE", traceparent)
+}
+
 // Tag is a label for the filters of tickets.
 func Tag(name, value string) Option {
 	return func(e *event) { e.tags = append(e.tags, name+"="+value) }

@@ -161,6 +161,8 @@ final class SseGateway
      * @param array<string, string> $tags labels for the `filter` of tickets
      * @param string|null $unseen reports the event as undelivered if the user does not get it
      *     within this time, such as `30s`
+     * @param string|null $traceparent the publisher's trace (W3C trace context); an empty text is no
+     *     trace
      * @return string the event's id; empty for an ephemeral event
      */
     public function publish(
@@ -174,11 +176,12 @@ final class SseGateway
         bool $ephemeral = false,
         array $tags = [],
         ?string $unseen = null,
+        ?string $traceparent = null,
     ): string {
         $args = [$this->channelKey($channel), $type, self::serialize($payload)];
         $options = [
             'KEY' => $key, 'RETRY' => $retry, 'KEEP' => $keep, 'FORGET' => $forget,
-            'UNSEEN' => $unseen,
+            'UNSEEN' => $unseen, 'TRACE' => $traceparent === '' ? null : $traceparent,
         ];
         foreach ($options as $name => $value) {
             if ($value !== null) {

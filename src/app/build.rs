@@ -33,6 +33,7 @@ use crate::{
     metrics::Metrics,
     redis::{link_context::LinkContext, locate::Locator, recorder::presence::RecorderPresence},
     settings::{Loaded, PlainPublish, Settings, SettingsSource, Tickets},
+    spans::exporter::{self, Exporter},
     state::{clock::Clock, lifecycle::Lifecycle, limits::Limits},
 };
 
@@ -50,6 +51,7 @@ pub struct Gateway {
     pub(super) public: Listener,
     pub(super) admin: Listener,
     pub(super) refresher: Option<Refresher>,
+    pub(super) exporter: Option<Exporter>,
     readiness: Arc<Readiness>,
     auth: Arc<Auth>,
     certificate: Option<Arc<Certificate>>,
@@ -74,10 +76,12 @@ impl Gateway {
             _ => None,
         };
         let name: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        let (tracer, exporter) = exporter::start(&settings.tracing, &name, &metrics)?.unzip();
         let limits = Arc::new(Limits::new(&settings.limits));
         let lifecycle = Arc::new(Lifecycle::default());
         let recorder = Arc::new(RecorderPresence::default());
         let context = LinkContext::new(settings.clone(), Arc::new(Clock::new()), metrics, locator);
+        let context = LinkContext { tracer, ..context };
         let readiness = Arc::new(Readiness {
             lifecycle: lifecycle.clone(),
             servers: context.servers.clone(),
@@ -120,6 +124,7 @@ impl Gateway {
             public,
             admin,
             refresher,
+            exporter,
             readiness,
             auth,
             certificate,

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use super::{descriptors::DescriptorsError, tls::CertificateError};
-use crate::{auth::SetupError, redis::tls::TlsError};
+use crate::{auth::SetupError, redis::tls::TlsError, spans::exporter::StartError};
 
 /// Why an instance cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum BuildError {
     /// The files for TLS to Redis cannot be used.
     #[error(transparent)]
     RedisTls(#[from] TlsError),
+    /// The exporter of spans cannot be started.
+    #[error(transparent)]
+    Spans(#[from] StartError),
     /// A thread with its runtime cannot be started.
     #[error("the thread {name} could not be started; check the limits of threads and open files")]
     Thread {
@@ -50,7 +53,7 @@ impl BuildError {
     /// Whether the configuration must be changed. Otherwise another attempt can succeed.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Listen { .. } | Self::Tls(_) | Self::Thread { .. } => false,
+            Self::Listen { .. } | Self::Tls(_) | Self::Spans(_) | Self::Thread { .. } => false,
             Self::Auth(error) => error.is_configuration(),
             Self::NoAddress(_)
             | Self::Certificate(_)

@@ -1,11 +1,15 @@
 //! Drains an instance (ARCHITECTURE.md#shutdown).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{link_thread::LinkThread, listener::Listener};
 use crate::{
     redis::link_context::LinkContext,
     settings::PlainPublish,
+    spans::exporter::Exporter,
     state::{
         lifecycle::Lifecycle,
         limits::Limits,
@@ -15,7 +19,8 @@ use crate::{
 
 /// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// Maximum time for the recorder to hand over, and for presence to end.
+/// Maximum time for the recorder to hand over, and for presence to end. What both leave of it is
+/// for the last spans.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// The parts of an instance that end in order.
@@ -26,6 +31,7 @@ pub(super) struct Drain {
     pub link: LinkThread,
     pub public: Listener,
     pub admin: Listener,
+    pub exporter: Option<Exporter>,
 }
 
 impl Drain {
@@ -36,9 +42,11 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then presence and the recorder, then the listeners and the links.
+    /// Ends the streams, then presence and the recorder, then the listeners and the links; exports
+    /// the last spans.
     pub async fn run(mut self) {
         self.end_streams().await;
+        let end = Instant::now() + 2 * HAND_OVER;
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
             tracing::warn!("presence could not be ended; it ends with its lease");
         }
@@ -49,6 +57,9 @@ impl Drain {
         self.public.stop().await;
         self.admin.stop().await;
         self.context.servers.close();
+        if let Some(exporter) = self.exporter {
+            exporter.flush(end.saturating_duration_since(Instant::now())).await;
+        }
     }
 
     async fn end_streams(&self) {

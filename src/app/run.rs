@@ -8,12 +8,13 @@ const EXIT_SECOND_SIGNAL: i32 = 130;
 impl Gateway {
     /// Serves until the first signal, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
-        let Self { context, limits, lifecycle, link, public, admin, refresher, .. } = self;
+        let Self { context, limits, lifecycle, link, public, admin, refresher, exporter, .. } =
+            self;
         if let Some(refresher) = refresher {
             actix_rt::spawn(refresher.run());
         }
         actix_rt::spawn(memory::return_regularly());
-        let drain = Drain { context, limits, lifecycle, link, public, admin };
+        let drain = Drain { context, limits, lifecycle, link, public, admin, exporter };
         let name = signals.next().await;
         drain.announce(name);
         tokio::select! {

@@ -36,6 +36,7 @@ pub struct WorkerParts {
 pub fn start(parts: WorkerParts) -> Worker {
     let WorkerParts { context: shared, auth, limits, lifecycle } = parts;
     let commands = shared.commands();
+    let tracer = shared.tracer.clone();
     let ticket_cookie = TicketCookie::new(&shared.settings);
     let context = Arc::new(StreamContext {
         settings: StreamSettings::new(&shared.settings),
@@ -68,5 +69,5 @@ pub fn start(parts: WorkerParts) -> Worker {
         hub,
         catch_up,
     };
-    Worker { admission, api, ticket_cookie, commands, context }
+    Worker { admission, api, ticket_cookie, commands, context, tracer }
 }

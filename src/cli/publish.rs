@@ -4,7 +4,10 @@ use std::{process::ExitCode, sync::Arc};
 
 use super::args::PublishArgs;
 use crate::{
-    core::event_options::{EventOptions, Retain, Tags},
+    core::{
+        event_options::{EventOptions, Retain, Tags},
+        trace_context::TraceParent,
+    },
     error_chain::ErrorChain,
     redis::{
         cluster::discovery::{DiscoveryError, discover},
@@ -60,6 +63,17 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         );
         return ExitCode::FAILURE;
     };
+    let trace = match args.traceparent.as_deref().map(TraceParent::parse) {
+        Some(Err(_)) => {
+            eprintln!(
+                "--traceparent must be that of W3C trace context: 00-<32 hexadecimal digits>-<16>-\
+                 <2>, in lower case"
+            );
+            return ExitCode::FAILURE;
+        }
+        Some(Ok(trace)) => trace,
+        None => None,
+    };
     let event = Publish {
         channel: args.channel.clone(),
         kind: args.kind.clone(),
@@ -68,6 +82,7 @@ pub fn publish(args: &PublishArgs) -> ExitCode {
         retry_ms: args.retry,
         options: Some(Box::new(options)),
         unseen: args.unseen.clone(),
+        trace,
     };
     match actix_rt::System::new().block_on(publish_one(&settings, event)) {
         Ok(id) => {

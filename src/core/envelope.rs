@@ -10,7 +10,10 @@ use std::{
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
-use super::event_options::{EventOptions, Retain, Tags, is_kept_key, is_unseen, join_tags};
+use super::{
+    event_options::{EventOptions, Retain, Tags, is_kept_key, is_unseen, join_tags},
+    trace_context::TraceParent,
+};
 
 /// Maximum length of an event type, in bytes.
 pub const MAX_TYPE_BYTES: usize = 128;
@@ -36,6 +39,8 @@ pub struct Envelope<'a> {
     pub options: Option<Box<EventOptions>>,
     /// Within which time a stream must be handed the event, such as `30s`.
     pub unseen: Option<String>,
+    /// The trace to which it belongs, if that is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 macro_rules! rejections {
@@ -78,6 +83,8 @@ rejections! {
     BadTags = "bad-tags",
     /// `unseen` is not a duration from 1 second to 7 days, or the channel is a broadcast.
     BadUnseen = "bad-unseen",
+    /// `traceparent` has not the form of W3C trace context.
+    BadTraceParent = "bad-traceparent",
     /// An ephemeral event has an option that needs storage.
     BadEphemeral = "bad-ephemeral",
     /// The rule of the channel requires KEEP or FORGET.
@@ -137,6 +144,7 @@ pub fn decode(message: &[u8], max_event_bytes: usize) -> Result<Envelope<'_>, Re
             retry_ms: None,
             options: None,
             unseen: None,
+            trace: None,
         },
     };
     if envelope.payload.len() > max_event_bytes {
@@ -197,6 +205,7 @@ fn from_members<'a>(members: &Members<'a>) -> Result<Envelope<'a>, Rejection> {
         ephemeral: member("ephemeral"),
         tags: member("tags"),
         unseen: member("unseen"),
+        trace: member("traceparent"),
     })
 }
 
@@ -221,6 +230,8 @@ pub struct EnvelopeMembers<'a, 'b> {
     pub tags: Option<&'b RawValue>,
     /// `unseen`
     pub unseen: Option<&'b RawValue>,
+    /// `traceparent`
+    pub trace: Option<&'b RawValue>,
 }
 
 impl EnvelopeMembers<'_, '_> {
@@ -250,6 +261,13 @@ impl EnvelopeMembers<'_, '_> {
         }
         Ok((EventOptions { retain, tags, is_ephemeral, unseen_ms: None }, unseen))
     }
+}
+
+/// A `traceparent`, if it names a trace that is recorded.
+fn trace(member: Option<&RawValue>) -> Result<Option<TraceParent>, Rejection> {
+    let Some(text) = string(member, Rejection::BadTraceParent)? else { return Ok(None) };
+    let parent = TraceParent::parse(&text).map_err(|_| Rejection::BadTraceParent)?;
+    Ok(parent.filter(|parent| parent.is_sampled))
 }
 
 /// Tags as an object of names and values.
@@ -284,7 +302,8 @@ impl<'a> Envelope<'a> {
             return Err(Rejection::BadEphemeral);
         }
         let options = (options != EventOptions::default()).then(|| Box::new(options));
-        Ok(Self { kind, payload: members.payload.get(), key, retry_ms, options, unseen })
+        let trace = trace(members.trace)?;
+        Ok(Self { kind, payload: members.payload.get(), key, retry_ms, options, unseen, trace })
     }
 
     /// Whether it can only be delivered as asked if it is stored.
@@ -328,6 +347,7 @@ mod tests {
                 retry_ms: None,
                 options: None,
                 unseen: None,
+                trace: None,
             }
         );
         assert_eq!(ok(r#"{"payload":1,"payload":2}"#).payload, "2");
@@ -347,6 +367,21 @@ mod tests {
         let e = ok(r#"{"payload":1,"ephemeral":true,"keep":null,"tags":null}"#);
         assert!(e.options.is_some_and(|options| options.is_ephemeral));
         assert_eq!(ok(r#"{"payload":1,"ephemeral":false}"#).options, None);
+    }
+
+    #[test]
+    fn traceparent_of_an_unrecorded_trace_is_ignored() {
+        let of = |value: &str| ok(&format!(r#"{{"payload":1,"traceparent":{value}}}"#)).trace;
+        let parent = |ids: &str, flags: &str| format!("00-{ids}-{flags}");
+        let ids = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+        let recorded = parent(ids, "01");
+        let text = r#"{"payload":1,"traceparent":"#;
+        let envelope = format!("{text}\"{recorded}\"}}");
+        assert_eq!(ok(&envelope).trace.unwrap().to_string(), recorded);
+        assert_eq!(of("null"), None);
+        for ignored in [parent(ids, "00"), parent(&ids.replace(|c| c != '-', "0"), "01")] {
+            assert_eq!(ok(&format!("{text}\"{ignored}\"}}")).trace, None, "{ignored}");
+        }
     }
 
     #[test]
@@ -391,6 +426,8 @@ mod tests {
             (r#"{"payload":1,"tags":["a=b"]}"#, Rejection::BadTags),
             (r#"{"payload":1,"unseen":30}"#, Rejection::BadUnseen),
             (r#"{"payload":1,"unseen":"9d"}"#, Rejection::BadUnseen),
+            (r#"{"payload":1,"traceparent":"00-1-2-01"}"#, Rejection::BadTraceParent),
+            (r#"{"payload":1,"traceparent":7}"#, Rejection::BadTraceParent),
             (r#"{"payload":1,"retry":1.5}"#, Rejection::BadRetry),
             (r#"{"payload":1,"retry":"5"}"#, Rejection::BadRetry),
         ] {

@@ -23,4 +23,5 @@ pub mod retained;
 pub mod stream_state;
 pub mod topics;
 pub mod trace;
+pub mod trace_context;
 pub mod transport;

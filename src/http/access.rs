@@ -13,7 +13,9 @@ use actix_web::{
     web,
 };
 
-use super::{client_address::client_address, request_id::RequestId, worker::Worker};
+use super::{
+    client_address::client_address, request_id::RequestId, traceparent::trace_of, worker::Worker,
+};
 
 const TARGET: &str = "sse_gateway::access";
 const METHODS: [Method; 7] = [
@@ -35,7 +37,8 @@ pub struct OpenedConnection {
 }
 
 /// Logs method, route, status, peer, client (the peer, or the address that a trusted proxy names)
-/// and id of a request, and the connection and user of a stream or poll.
+/// and id of a request, the connection and user of a stream or poll, and the id of the trace that
+/// the request names.
 ///
 /// # Errors
 /// Those of the handlers.
@@ -67,9 +70,10 @@ fn write(request: &HttpRequest, status: u16) {
     let opened = extensions.get::<OpenedConnection>();
     let (connection, user) =
         (opened.map(|o| o.id.as_str()), opened.and_then(|o| o.user.as_deref()));
+    let trace_id = trace_of(request.headers()).map(|trace| trace.trace_id_text());
     // Without the request's span in the text, which has the same id.
     tracing::info!(
         target: TARGET, parent: None,
-        method, route, status, peer, client, request_id, connection, user
+        method, route, status, peer, client, request_id, connection, user, trace_id
     );
 }

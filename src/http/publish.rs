@@ -4,11 +4,16 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{request_body, responses, worker::Worker};
+use super::{
+    publish_spans::PublishSpans, request_body, responses, traceparent::trace_of, worker::Worker,
+};
 use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{
-    core::envelope::{Envelope, EnvelopeMembers, Rejection},
+    core::{
+        envelope::{Envelope, EnvelopeMembers, Rejection},
+        trace_context::TraceParent,
+    },
     redis::{
         commands::CommandError,
         publish::{Publish, PublishError, publish as publish_all},
@@ -47,10 +52,13 @@ struct Event<'a> {
     tags: Option<&'a RawValue>,
     #[serde(borrow)]
     unseen: Option<&'a RawValue>,
+    #[serde(borrow)]
+    traceparent: Option<&'a RawValue>,
 }
 
 impl Event<'_> {
-    fn decode(&self) -> Result<Publish, Rejection> {
+    /// `default`: the trace of an event without `traceparent`.
+    fn decode(&self, default: Option<TraceParent>) -> Result<Publish, Rejection> {
         let channel =
             serde_json::from_str(self.channel.get()).map_err(|_| Rejection::BadChannel)?;
         let event = Envelope::of(&EnvelopeMembers {
@@ -63,6 +71,7 @@ impl Event<'_> {
             ephemeral: self.ephemeral,
             tags: self.tags,
             unseen: self.unseen,
+            trace: self.traceparent,
         })?;
         Ok(Publish {
             channel,
@@ -72,6 +81,10 @@ impl Event<'_> {
             retry_ms: event.retry_ms,
             options: event.options,
             unseen: event.unseen,
+            trace: match self.traceparent {
+                Some(_) => event.trace,
+                None => default,
+            },
         })
     }
 }
@@ -103,6 +116,10 @@ fn rejected(rejection: Rejection) -> PublishError {
         Rejection::BadEphemeral => {
             "ephemeral must be true or false; an ephemeral event is not stored: it takes no id, \
              keep, forget and unseen"
+        }
+        Rejection::BadTraceParent => {
+            "traceparent must be that of W3C trace context, in lower case: \"00-<32 hexadecimal \
+             digits>-<16>-<2>\""
         }
         // Only the library rejects for these reasons.
         Rejection::TooLarge
@@ -146,9 +163,18 @@ pub async fn publish(
         return bad(&format!("the list exceeds {MAX_EVENTS} events; send several requests"));
     }
     let mut valid = Vec::with_capacity(events.len());
-    let refused: Vec<_> =
-        events.iter().map(|event| event.decode().map(|event| valid.push(event)).err()).collect();
-    let mut published = publish_all(&worker.commands, &valid).await.into_iter();
+    let trace = trace_of(request.headers());
+    if let Some(trace) = trace {
+        tracing::Span::current().record("trace_id", trace.trace_id_text());
+    }
+    let mut spans = PublishSpans::begin(worker.tracer.as_ref(), trace);
+    let default = spans.default_trace();
+    let mut decode = |event: &Event<'_>| event.decode(default).map(|e| valid.push(e)).err();
+    let refused: Vec<_> = events.iter().map(&mut decode).collect();
+    spans.begin_own(&mut valid);
+    let published = publish_all(&worker.commands, &valid).await;
+    spans.published(&published);
+    let mut published = published.into_iter();
     let result = |refused: Option<Rejection>| {
         refused.map_or_else(|| published.next(), |rejection| Some(Err(rejected(rejection))))
     };
@@ -159,8 +185,15 @@ pub async fn publish(
             worker.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
         }
     }
-    match results.as_slice() {
-        [result] if one => single(result, &worker.commands.address()),
+    let response = respond(&results, one, &worker.commands.address());
+    spans.answered(response.status());
+    response
+}
+
+/// The response to a request with one event (`one`) or a list.
+fn respond(results: &[Result<String, PublishError>], one: bool, address: &str) -> HttpResponse {
+    match results {
+        [result] if one => single(result, address),
         all if !all.is_empty()
             && all.iter().all(|a| matches!(a, Err(PublishError::Unavailable(_)))) =>
         {

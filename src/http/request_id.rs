@@ -44,10 +44,16 @@ impl RequestId {
     /// The span of log lines about the request. Those about a stream have the level debug, and
     /// without that level there is no span for them, because it costs 5 % of a connect.
     fn span(&self, is_for_stream: bool) -> Span {
-        match is_for_stream && LevelFilter::current() < LevelFilter::DEBUG {
-            true => Span::none(),
-            false => tracing::error_span!(parent: None, "request", request_id = self.as_str()),
+        if is_for_stream && LevelFilter::current() < LevelFilter::DEBUG {
+            return Span::none();
         }
+        tracing::error_span!(
+            parent: None,
+            "request",
+            request_id = self.as_str(),
+            // Of a publish.
+            trace_id = tracing::field::Empty,
+        )
     }
 
     /// The proxy's id, if the request has exactly one and it is well-formed.

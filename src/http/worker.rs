@@ -6,6 +6,7 @@ use super::{api_keys::ApiAccess, cookie, credentials::TicketCookie};
 use crate::{
     admission::{Admission, session::NewSecret},
     redis::commands::Commands,
+    spans::Tracer,
     state::stream_context::StreamContext,
 };
 
@@ -21,6 +22,8 @@ pub struct Worker {
     pub commands: Commands,
     /// Settings, clock, metrics and limits.
     pub context: Arc<StreamContext>,
+    /// Records spans; `None` without `tracing.endpoint`.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Worker {

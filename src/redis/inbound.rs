@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::Span;
 
@@ -25,6 +26,7 @@ use crate::{
         envelope::{self, Rejection},
         event::Event,
         id::EventId,
+        trace_context::TraceParent,
     },
     settings::PlainPublish,
     state::presence::Question,
@@ -60,6 +62,27 @@ pub struct Inbound {
     /// The span of the current link. The reading task never enters it, because that would cost
     /// time for each message; it is the parent of the few lines that the task logs.
     span: ArcSwap<Span>,
+    has_announced: AtomicBool,
+    announced: Mutex<Option<Announced>>,
+}
+
+/// The trace of the event in the next message.
+struct Announced {
+    /// The user whose live channel it is; without one, it is that of all broadcasts.
+    user: Option<Channel>,
+    /// The event; `None`: it is ephemeral.
+    id: Option<EventId>,
+    trace: TraceParent,
+}
+
+impl Announced {
+    fn is_for(&self, event: &Event) -> bool {
+        let is_same_channel = match &self.user {
+            Some(user) => *user == event.channel,
+            None => matches!(event.channel, Channel::Broadcast(_)),
+        };
+        self.id == event.id && is_same_channel
+    }
 }
 
 impl Inbound {
@@ -85,6 +108,8 @@ impl Inbound {
             unrecorded_log: LogLimit::new(LOG_INTERVAL_MS),
             link_number: AtomicU64::new(0),
             span: ArcSwap::from_pointee(Span::none()),
+            has_announced: AtomicBool::new(false),
+            announced: Mutex::new(None),
         }
     }
 
@@ -155,7 +180,7 @@ impl Inbound {
         let well_formed = if message.first().is_some_and(u8::is_ascii_digit) {
             self.event(user, message)
         } else if let Some(event) = message.strip_prefix(EPHEMERAL) {
-            Event::from_ephemeral(user, event).map(|event| self.relay(event))
+            Event::from_ephemeral(user, event).map(|event| self.relay(event, None))
         } else {
             match user {
                 None => self.broadcast_control(message),
@@ -195,13 +220,44 @@ impl Inbound {
         // Before the event: the streams must not take it for one of the epoch before.
         self.enter_epoch(id);
         self.context.state.event_received(id, event.channel.clone());
-        self.relay(event);
+        self.relay(event, None);
         Some(())
     }
 
-    fn relay(&self, event: Event) {
+    /// `trace`: that of a plain message; the one of other events was announced.
+    fn relay(&self, event: Event, trace: Option<TraceParent>) {
         self.context.metrics.relayed.with_label_values(&[event.channel.kind()]).inc();
-        self.context.delivery.event(self.context.server.index, event);
+        let span = self.context.tracer.as_ref().and_then(|tracer| {
+            let trace = trace.or_else(|| self.take_announced(&event));
+            tracer.relay(&event, trace)
+        });
+        self.context.delivery.event(self.context.server.index, event, span);
+    }
+
+    /// The trace that was announced for an event.
+    fn take_announced(&self, event: &Event) -> Option<TraceParent> {
+        // Only this task writes it.
+        if !self.has_announced.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_announced.store(false, Ordering::Relaxed);
+        let announced = self.announced.lock().take()?;
+        announced.is_for(event).then_some(announced.trace)
+    }
+
+    /// `trace`: the next message on this channel is an event of a trace.
+    fn announce(&self, user: Option<Channel>, rest: &str) -> Option<()> {
+        let (id, trace) = rest.split_once(' ')?;
+        let id = match id {
+            "-" => None,
+            id => Some(self.id(id)?),
+        };
+        let trace = TraceParent::sampled(trace)?;
+        if self.context.tracer.is_some() {
+            *self.announced.lock() = Some(Announced { user, id, trace });
+            self.has_announced.store(true, Ordering::Relaxed);
+        }
+        Some(())
     }
 
     /// Everything up to `h`, a position of the link's server, has arrived.
@@ -272,6 +328,7 @@ impl Inbound {
             "marker" => return None,
             "vacant" => self.inbox.send(RecorderInput::Vacant),
             "presence" => self.presence_question(rest)?,
+            "trace" => self.announce(None, rest)?,
             _ => self.unknown(word),
         }
         Some(())
@@ -294,6 +351,9 @@ impl Inbound {
     /// A message about the sessions of a user.
     fn control(&self, user: Channel, message: &[u8]) -> Option<()> {
         let (word, rest) = control_words(message)?;
+        if word == "trace" {
+            return self.announce(Some(user), rest);
+        }
         let Channel::User(user) = user else { return None };
         // A time in the far future would lock a user out until then.
         let time = |ms: &str| {
@@ -328,13 +388,13 @@ impl Inbound {
                 let envelope = envelope::decode(message, rules.of(&channel).max_event_bytes)?;
                 match envelope.needs_storage() {
                     true => Err(Rejection::NotStored),
-                    false => Ok(Event::relayed(channel, &envelope)),
+                    false => Ok((Event::relayed(channel, &envelope), envelope.trace)),
                 }
             });
         match decoded {
-            Ok(event) => {
+            Ok((event, trace)) => {
                 self.context.metrics.plain_relayed.inc();
-                self.relay(event);
+                self.relay(event, trace);
             }
             Err(rejection) => {
                 self.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     settings::Settings,
+    spans::Tracer,
     state::{clock::Clock, delivery::Delivery, presence::Presence, sightings::Sightings},
 };
 
@@ -41,6 +42,8 @@ pub struct LinkContext {
     pub sightings: Arc<Sightings>,
     /// Which users have a stream; `None` without `presence.enabled`.
     pub presence: Option<Arc<Presence>>,
+    /// Records spans; `None` without `tracing.endpoint`.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl LinkContext {
@@ -61,6 +64,7 @@ impl LinkContext {
             delivery: Arc::new(Delivery::new(settings.history.replay_cache_bytes)),
             sightings: Arc::default(),
             presence: settings.presence.enabled.then(Arc::default),
+            tracer: None,
             settings,
             clock,
             metrics,

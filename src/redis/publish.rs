@@ -8,6 +8,7 @@ use super::commands::{CommandError, Commands};
 use crate::core::{
     envelope::Rejection,
     event_options::{EventOptions, Retain},
+    trace_context::TraceParent,
 };
 
 /// One event to publish.
@@ -27,6 +28,8 @@ pub struct Publish {
     pub options: Option<Box<EventOptions>>,
     /// Within which time a stream must be handed the event, such as `30s`.
     pub unseen: Option<String>,
+    /// The trace to which it belongs.
+    pub trace: Option<TraceParent>,
 }
 
 /// Why an event was not published.
@@ -48,6 +51,7 @@ fn call(commands: &Commands, publish: &Publish) -> Cmd {
     call.arg(&publish.kind).arg(&publish.payload);
     let Publish { key, retry_ms, options, unseen, .. } = publish;
     add_options(&mut call, key.as_deref(), *retry_ms, options.as_deref(), unseen.as_deref());
+    add_trace(&mut call, publish.trace);
     call
 }
 
@@ -79,6 +83,13 @@ pub fn add_options(
     }
     if !tags.is_empty() {
         call.arg("TAGS").arg(tags.as_str().split(' ').collect::<Vec<_>>());
+    }
+}
+
+/// Adds the trace of an event to a call of the library.
+pub fn add_trace(call: &mut Cmd, trace: Option<TraceParent>) {
+    if let Some(trace) = trace {
+        call.arg("TRACE").arg(trace.to_string());
     }
 }
 

@@ -8,6 +8,7 @@ pub mod load;
 pub mod parse;
 mod parse_channels;
 mod parse_keys;
+mod parse_tracing;
 mod pem_file;
 pub mod redis_url;
 pub mod sample;

@@ -4,7 +4,9 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_channels, parse_keys, pem_file};
+use super::{
+    Settings, error::ValueError, parse, parse_channels, parse_keys, parse_tracing, pem_file,
+};
 use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
 /// One key of the configuration.
@@ -286,4 +288,21 @@ keys! {
     "log.level" = r#""info""#,
         "`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `sse_gateway=debug,info`.",
         |s, v| s.log.level = parse::log_level(v)?;
+    "tracing.endpoint" = r#""""#,
+        "OpenTelemetry collector that gets traces, by OTLP over HTTP (protobuf), e.g. \
+         http://otel-collector:4318; without a path, /v1/traces is added. Empty = no traces. \
+         Variables such as OTEL_EXPORTER_OTLP_ENDPOINT have no effect.",
+        |s, v| s.tracing.endpoint = parse_tracing::endpoint(v)?;
+    "tracing.headers_file" = r#""""#,
+        "File with headers of these requests, for example an API key: one `name: value` per line. \
+         It is read at startup.",
+        |s, v| s.tracing.headers = parse_tracing::headers_file(v)?;
+    "tracing.sample_ratio" = "0.0",
+        "Part of the events without a `traceparent` that get a trace, 0 to 1. Events with one get \
+         spans if it has the flag `sampled`.",
+        |s, v| s.tracing.sample_ratio = parse_tracing::ratio(v)?;
+    "tracing.service_name" = r#""sse-gateway""#, "`service.name` of the spans.",
+        |s, v| s.tracing.service_name = parse::non_empty(v)?;
+    "tracing.timeout" = r#""10s""#, "Maximum time for one request to the collector.",
+        |s, v| s.tracing.timeout = parse::duration(v, ms(100, 60 * SECOND))?;
 }

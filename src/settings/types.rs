@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use reqwest::Url;
+use reqwest::{Url, header::HeaderMap};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use super::{PemFile, RedisUrl};
@@ -42,6 +42,8 @@ pub struct Settings {
     pub drain: Drain,
     /// Logging.
     pub log: Log,
+    /// OpenTelemetry traces.
+    pub tracing: Tracing,
 }
 
 /// `[server]`
@@ -352,4 +354,19 @@ pub struct Log {
     pub json: bool,
     /// A filter for `tracing-subscriber`, e.g. `info` or `sse_gateway=debug,info`.
     pub level: String,
+}
+
+/// `[tracing]`
+#[derive(Clone, Debug, Default)]
+pub struct Tracing {
+    /// Where spans are sent; `None` = no traces.
+    pub endpoint: Option<Url>,
+    /// Headers of each request. Their values are marked as sensitive.
+    pub headers: HeaderMap,
+    /// The part of the traces that the gateway begins which is recorded, 0 to 1.
+    pub sample_ratio: f64,
+    /// `service.name` of the spans.
+    pub service_name: String,
+    /// Maximum duration of one request.
+    pub timeout: Duration,
 }

@@ -11,7 +11,10 @@ use super::{
     retained_cache::RetainedCache,
     session_notices::SessionNotices,
 };
-use crate::core::{event::Event, id::EventId, part::ServerIndex};
+use crate::{
+    core::{event::Event, id::EventId, part::ServerIndex},
+    spans::relay::RelaySpan,
+};
 
 /// The mailboxes of the workers, the cache of recent broadcasts, and recent notices about sessions.
 /// Its methods keep them consistent.
@@ -46,14 +49,15 @@ impl Delivery {
         self.broadcast_server.load(Ordering::Relaxed) == server.0
     }
 
-    /// Delivers an event to the cache and to the workers that may have a stream for it.
-    pub fn event(&self, server: ServerIndex, event: Event) {
+    /// Delivers an event to the cache and to the workers that may have a stream for it. `span` is
+    /// that of a sampled event.
+    pub fn event(&self, server: ServerIndex, event: Event, span: Option<Arc<RelaySpan>>) {
         let event = Arc::new(event);
         if self.has_broadcasts(server) {
             self.replay_cache.push(&event);
             self.retained_cache.update(&event);
         }
-        self.mailboxes.send_event(server, &event);
+        self.mailboxes.send_event(server, &event, span);
     }
 
     /// The link was lost: what comes next may not follow what the caches contain.
@@ -182,13 +186,13 @@ mod tests {
         delivery.set_broadcast_server(second);
         // Behind the watermark, but before this instance has handled that.
         let early = event("broadcast:a", 10, 5);
-        delivery.event(second, Arc::unwrap_or_clone(early));
+        delivery.event(second, Arc::unwrap_or_clone(early), None);
         delivery.broadcasts_moved(first, id(8));
         assert_eq!(start(), None, "the cache takes nothing from the first server any more");
         delivery.broadcasts_moved(second, id(9));
         delivery.link_down(first);
         let late = event("broadcast:a", 11, 10);
-        delivery.event(first, Arc::unwrap_or_clone(late));
+        delivery.event(first, Arc::unwrap_or_clone(late), None);
         assert_eq!(start(), Some(id(9)));
         let topics = Topics::parse(["a"].into_iter()).unwrap();
         let read = delivery.replay_cache.read(id(9), id(20), &topics, 9);

@@ -26,7 +26,6 @@ use super::{
 };
 use crate::core::{
     control_events::{Connected, closing},
-    event::Event,
     id::{Cursor, EventId},
     part::{Part, ServerIndex},
     queue::Item,
@@ -101,8 +100,8 @@ impl Hub {
         while inbox.receive(&mut batch, BATCH).await > 0 {
             let now = self.context.clock.now_ms();
             for message in batch.drain(..) {
-                if let Message::Event(server, event) = message {
-                    round.push(server, Item::Event(event));
+                if let Message::Event(server, event, span) = message {
+                    round.push(server, Item::Event(event), span);
                     continue;
                 }
                 self.deliver(&mut round, now);
@@ -117,7 +116,11 @@ impl Hub {
 
     fn handle(self: &Rc<Self>, message: Message, now: u64) {
         match message {
-            Message::Event(server, event) => self.event(server, event, now),
+            Message::Event(server, event, span) => {
+                let mut round = Round::default();
+                round.push(server, Item::Event(event), span);
+                self.deliver(&mut round, now);
+            }
             Message::Unrecorded(server, id) => {
                 let item = Item::Unrecorded(id);
                 self.snapshot().iter().for_each(|c| self.offer(c, &item, now));
@@ -216,12 +219,6 @@ impl Hub {
                 }
             }
         }
-    }
-
-    fn event(&self, server: ServerIndex, event: Arc<Event>, now: u64) {
-        let mut round = Round::default();
-        round.push(server, Item::Event(event));
-        self.deliver(&mut round, now);
     }
 
     pub(super) fn offer(&self, connection: &Rc<Connection>, item: &Item, now: u64) {

@@ -12,12 +12,15 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{
-    channel::Channel,
-    event::Event,
-    id::{EventId, StreamPosition},
-    part::ServerIndex,
-    transport::Transport,
+use crate::{
+    core::{
+        channel::Channel,
+        event::Event,
+        id::{EventId, StreamPosition},
+        part::ServerIndex,
+        transport::Transport,
+    },
+    spans::relay::RelaySpan,
 };
 
 /// Maximum number of bytes that wait for one worker.
@@ -26,8 +29,8 @@ const LIMIT_BYTES: usize = 64 << 20;
 /// A message to a worker.
 #[derive(Debug)]
 pub enum Message {
-    /// An event for the connections of its channel.
-    Event(ServerIndex, Arc<Event>),
+    /// An event for the connections of its channel, with the span of a sampled one.
+    Event(ServerIndex, Arc<Event>, Option<Arc<RelaySpan>>),
     /// Plain messages before this position of a server may be missing.
     Unrecorded(ServerIndex, EventId),
     /// A new epoch began on a server: what is read from it must catch up.
@@ -160,7 +163,7 @@ pub struct Inbox {
 
 fn cost(message: &Message) -> usize {
     match message {
-        Message::Event(_, event) => event.frame.len() + 64,
+        Message::Event(_, event, _) => event.frame.len() + 64,
         _ => 64,
     }
 }
@@ -210,10 +213,15 @@ impl Mailboxes {
     }
 
     /// Sends an event of a server to the workers that may have a stream for it.
-    pub fn send_event(&self, server: ServerIndex, event: &Arc<Event>) {
+    pub fn send_event(
+        &self,
+        server: ServerIndex,
+        event: &Arc<Event>,
+        span: Option<Arc<RelaySpan>>,
+    ) {
         self.lock().retain(|mailbox| {
             !mailbox.local_users.includes(&event.channel)
-                || mailbox.send(Message::Event(server, event.clone()))
+                || mailbox.send(Message::Event(server, event.clone(), span.clone()))
         });
     }
 
@@ -271,7 +279,7 @@ mod tests {
         let payload = "x".repeat(1 << 20);
         let event =
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", &payload));
-        (0..100).for_each(|_| boxes.send_event(SERVER, &event));
+        (0..100).for_each(|_| boxes.send_event(SERVER, &event, None));
         let mut got = Vec::new();
         inbox.receive(&mut got, 1000).await;
         assert!(got.len() < 66 && matches!(got.last(), Some(Message::EventsDropped)));
@@ -291,10 +299,10 @@ mod tests {
             Arc::new(Event::new(EventId::ZERO, EventId::ZERO, channel, None, "t", "x"))
         };
         for channel in ["user:42:events", "user:7:events", "broadcast:a"] {
-            boxes.send_event(SERVER, &event(channel));
+            boxes.send_event(SERVER, &event(channel), None);
         }
         workers[1].local_users.remove("42");
-        boxes.send_event(SERVER, &event("user:42:events"));
+        boxes.send_event(SERVER, &event("user:42:events"), None);
         boxes.send(|| Message::LinkUp(SERVER));
         let mut counts = Vec::new();
         for worker in &mut workers {

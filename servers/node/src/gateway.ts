@@ -37,6 +37,8 @@ export interface PublishOptions {
   tags?: Readonly<Record<string, string>> | undefined;
   /** Reports the event as undelivered if the user does not get it within this time (`30s`). */
   unseen?: string | undefined;
+  /** The publisher's trace (W3C trace context); an empty text is no trace. */
+  traceparent?: string | undefined;
 }
 
 /** An event that its user was not handed in time. */
@@ -195,7 +197,7 @@ function serialize(payload: unknown): string {
 }
 
 function optionArgs(options: PublishOptions): string[] {
-  const { key, retry, keep, forget, ephemeral, tags, unseen, ...others } = options;
+  const { key, retry, keep, forget, ephemeral, tags, unseen, traceparent, ...others } = options;
   rejectOthers(others);
   const args: string[] = [];
   const add = (name: string, value: string | number | undefined) => {
@@ -206,6 +208,7 @@ function optionArgs(options: PublishOptions): string[] {
   add('KEEP', keep);
   add('FORGET', forget);
   add('UNSEEN', unseen);
+  add('TRACE', traceparent || undefined);
   if (ephemeral) args.push('EPHEMERAL');
   const labels = Object.entries(tags ?? {});
   if (labels.length > 0) args.push('TAGS', ...labels.map(([name, value]) => `${name}=${value}`));

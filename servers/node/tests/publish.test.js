@@ -57,6 +57,13 @@ for (const [name, connect] of Object.entries(CLIENTS)) {
 
     assert.equal(await sse.publishToUser(user, 'typing', null, { ephemeral: true }), '');
     assert.deepEqual(await stream.next(), { event: 'typing', data: 'null' });
+
+    const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    const traced = await sse.publishToUser(user, 'traced', 1, { traceparent });
+    assert.deepEqual(await stream.next(), { id: traced, event: 'traced', data: '1' });
+    await sse.publishToUser(user, 'untraced', 1, { traceparent: '' });
+    const malformed = sse.publishToUser(user, 'traced', 1, { traceparent: 'x' });
+    await assert.rejects(malformed, { code: 'bad-traceparent' });
   });
 
   test(`${name}: kept values are delivered to new streams`, async (t) => {

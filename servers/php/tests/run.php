@@ -150,6 +150,13 @@ $tests['events arrive as published'] = static function (): void {
 
     same('', $sse->publishToUser($user, 'typing', null, ephemeral: true));
     same(['event' => 'typing', 'data' => 'null'], $stream->next());
+
+    $trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    $id = $sse->publishToUser($user, 'traced', 1, traceparent: $trace);
+    same(['id' => $id, 'event' => 'traced', 'data' => '1'], $stream->next());
+    $sse->publishToUser($user, 'untraced', 1, traceparent: '');
+    refused('bad-traceparent', false, static fn () =>
+        $sse->publishToUser($user, 'traced', 1, traceparent: 'x'));
 };
 
 $tests['kept values reach new streams'] = static function (): void {

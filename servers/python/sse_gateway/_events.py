@@ -20,6 +20,7 @@ class PublishOptions(TypedDict, total=False):
     - `tags`: labels for the `filter` of tickets.
     - `unseen`: reports the event as undelivered if the user does not get it within this time,
       such as `30s`.
+    - `traceparent`: the publisher's trace (W3C trace context). An empty text is no trace.
     """
 
     key: str
@@ -29,6 +30,7 @@ class PublishOptions(TypedDict, total=False):
     ephemeral: bool
     tags: Mapping[str, str]
     unseen: str
+    traceparent: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Undelivered:
 
 
 _WITH_VALUE = ("key", "retry", "keep", "forget", "unseen")
-_KNOWN = (*_WITH_VALUE, "ephemeral", "tags")
+_KNOWN = (*_WITH_VALUE, "ephemeral", "tags", "traceparent")
 
 
 def arguments(type: str, payload: object, options: Mapping[str, Any]) -> List[str]:
@@ -64,6 +66,8 @@ def arguments(type: str, payload: object, options: Mapping[str, Any]) -> List[st
     for name in _WITH_VALUE:
         if options.get(name) is not None:
             args += [name.upper(), str(options[name])]
+    if options.get("traceparent"):
+        args += ["TRACE", options["traceparent"]]
     if options.get("ephemeral"):
         args.append("EPHEMERAL")
     tags = options.get("tags")

@@ -115,6 +115,13 @@ def test_events_arrive_as_published(connect, listen):
     assert sse.publish_to_user(user, "typing", None, ephemeral=True) == ""
     assert stream.next() == {"event": "typing", "data": "null"}
 
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    traced = sse.publish_to_user(user, "traced", 1, traceparent=trace)
+    assert stream.next() == {"id": traced, "event": "traced", "data": "1"}
+    sse.publish_to_user(user, "untraced", 1, traceparent="")
+    malformed = lambda: sse.publish_to_user(user, "traced", 1, traceparent="x")  # noqa: E731
+    refused(malformed, "bad-traceparent", False)
+
 
 def test_kept_values_reach_new_streams(connect, listen):
     sse = connect(secret=SECRET)

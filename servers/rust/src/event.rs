@@ -85,6 +85,14 @@ impl<'a> Event<'a> {
         self.with("UNSEEN", &format!("{}ms", within.as_millis()))
     }
 
+    /// Adds the publisher's trace (W3C trace context); an empty text is no trace.
+    pub fn traceparent(self, traceparent: &str) -> Self {
+        match traceparent {
+            "" => self,
+            _ => self.with("TRACE", traceparent),
+        }
+    }
+
     fn command(self) -> Result<(Cmd, Retries), Error> {
         let mut call = self.call?;
         if !self.tags.is_empty() {

@@ -170,6 +170,7 @@ local function append(channel, kind, payload, o)
     if code then return nil, code, text end
   end
   if o.is_ephemeral or channel.is_ephemeral then
+    if o.trace then redis.call('SPUBLISH', channel.live, 'trace - ' .. o.trace) end
     redis.call('SPUBLISH', channel.live, live_text('ephemeral ', channel, retry, kind, payload, o))
     return ''
   end
@@ -190,6 +191,8 @@ local function append(channel, kind, payload, o)
   if dedupe then redis.call('SET', dedupe, position, 'PX', DEDUPE_WINDOW_MS) end
   if is_kept then keep(channel, o, now, position, retry, kind, payload) end
   if o.unseen then await_sight(channel, position, o, kind, payload) end
+  -- A message of its own, which gateways of earlier versions ignore.
+  if o.trace then redis.call('SPUBLISH', channel.live, 'trace ' .. position .. ' ' .. o.trace) end
   redis.call('SPUBLISH', channel.live,
     live_text(position .. ' ' .. predecessor .. ' ', channel, retry, kind, payload, o))
   return position

@@ -12,9 +12,18 @@ do
 
   PUBLISH_OPTIONS =
     '[KEY <key>] [RETRY <ms>] [KEEP <key> | FORGET <key>] [EPHEMERAL] [TAGS <name>=<value> ..]'
-    .. ' [UNSEEN <duration>]'
-  local OPTIONS_WITH_VALUE =
-    { KEY = 'key', RETRY = 'retry', KEEP = 'keep', FORGET = 'forget', UNSEEN = 'unseen' }
+    .. ' [UNSEEN <duration>] [TRACE <traceparent>]'
+  local OPTIONS_WITH_VALUE = {
+    KEY = 'key', RETRY = 'retry', KEEP = 'keep', FORGET = 'forget', UNSEEN = 'unseen',
+    TRACE = 'trace',
+  }
+  -- A pattern of so many hexadecimal digits; while a library is loaded, there is no string.rep.
+  local HEX_2 = '[0-9a-f][0-9a-f]'
+  local HEX_8 = HEX_2 .. HEX_2 .. HEX_2 .. HEX_2
+  local HEX_16 = HEX_8 .. HEX_8
+  local TRACEPARENT =
+    '^(' .. HEX_2 .. ')%-(' .. HEX_16 .. HEX_16 .. '%-' .. HEX_16 .. ')%-(' .. HEX_2 .. ')(.*)$'
+  local MAX_TRACEPARENT_BYTES = 256
 
   -- What an event has in addition to type and payload, ready to be written: letters and lines of
   -- the live message (ARCHITECTURE.md#live-messages), fields of the log entry.
@@ -27,6 +36,8 @@ do
     if o.keep then add('k', o.keep) elseif o.forget then add('f', o.forget) end
     if o.tags then add('g', o.tags) end
     if o.unseen_ms then add('u', string.format('%d', o.unseen_ms)) end
+    -- The live message cannot have it: gateways of earlier versions reject unknown letters.
+    if o.trace then o.fields[#o.fields + 1], o.fields[#o.fields + 2] = 'c', o.trace end
     return o
   end
 
@@ -86,6 +97,21 @@ do
     return true
   end
 
+  -- Removes a trace that is not recorded, or has the id zero, which OpenTelemetry writes if it is
+  -- not set up. Returns whether the text is well-formed. The same rules as in
+  -- core/trace_context.rs.
+  local function parse_trace(o)
+    local version, ids, flags, rest = string.match(o.trace, TRACEPARENT)
+    if not version or version == 'ff' or #o.trace > MAX_TRACEPARENT_BYTES
+      or (rest ~= '' and (version == '00' or string.sub(rest, 1, 1) ~= '-')) then
+      return false
+    end
+    local is_sampled = tonumber(flags, 16) % 2 == 1
+    local has_ids = not string.find(ids, '^0+%-') and not string.find(ids, '%-0+$')
+    o.trace = is_sampled and has_ids and '00-' .. ids .. '-01' or nil
+    return true
+  end
+
   local MS_OF_UNIT = { ms = 1, s = 1000, m = 60000, h = 3600000, d = 86400000 }
 
   function duration_ms(text)
@@ -105,6 +131,9 @@ do
     elseif o.tag_list and not are_tags(o.tag_list) then
       return 'bad-tags', 'TAGS takes 1 to 8 different <name>=<value>: names of up to 64 letters,'
         .. ' digits and _ . -, values of up to 256 bytes without spaces and control characters'
+    elseif o.trace and not parse_trace(o) then
+      return 'bad-traceparent', 'TRACE takes the traceparent of W3C trace context:'
+        .. ' 00-<32 hexadecimal digits>-<16>-<2>, in lower case'
     elseif o.unseen then
       local ms = duration_ms(o.unseen)
       if not ms or ms < MIN_UNSEEN_MS or ms > MAX_UNSEEN_MS or channel.topic then

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 use super::{
     BATCH, FIRST_RETRY, MAX_RETRY, Recorder, Role, bus,
     lanes::{Batch, Lane, Lanes, Outcome},
-    lease::{Saved, Written},
+    lease::{RecordCall, Saved, Written},
     numbering::{RecordPosition, Work},
 };
 use crate::{
@@ -197,7 +197,7 @@ impl Recorder {
                 continue;
             }
             let batch = self.across.lanes.take(server, BATCH, &self.numbering, &owner);
-            let mut calls: Vec<Cmd> = Vec::new();
+            let mut calls = Vec::new();
             for (_, numbers) in &batch {
                 let mut before = None;
                 for (position, work) in numbers.iter().filter_map(|n| self.numbering.entry(*n)) {
@@ -354,7 +354,7 @@ impl Recorder {
             let lease = self.lease.clone();
             self.across.running.push(Box::pin(async move {
                 // They are counted and logged in any case.
-                lease.write_each(calls).await;
+                lease.write_each(calls.into_iter().map(RecordCall::from).collect()).await;
                 Completion::Kept
             }));
         }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
@@ -17,9 +18,10 @@ use crate::{
         commands::{CommandError, Commands},
         key_names::KeyNames,
         named_reply::NamedReply,
-        publish::add_options,
+        publish::{add_options, add_trace},
         rejected::{channel_prefix, message_prefix},
     },
+    spans::{OpenSpan, Tracer},
 };
 
 /// The writer's lease.
@@ -91,11 +93,29 @@ pub struct Lease {
     commands: Commands,
     holder: String,
     ttl_ms: u64,
+    tracer: Option<Arc<Tracer>>,
+}
+
+/// A call that records a message, with the span of a sampled one.
+pub struct RecordCall {
+    call: Cmd,
+    span: Option<OpenSpan>,
+}
+
+impl From<Cmd> for RecordCall {
+    fn from(call: Cmd) -> Self {
+        Self { call, span: None }
+    }
 }
 
 impl Lease {
-    pub fn new(commands: Commands, holder: String, ttl: Duration) -> Self {
-        Self { commands, holder, ttl_ms: ttl.as_millis() as u64 }
+    pub fn new(
+        commands: Commands,
+        holder: String,
+        ttl: Duration,
+        tracer: Option<Arc<Tracer>>,
+    ) -> Self {
+        Self { commands, holder, ttl_ms: ttl.as_millis() as u64, tracer }
     }
 
     /// Whether each channel has its own server.
@@ -211,11 +231,14 @@ impl Lease {
     ) -> Result<Vec<Written>, CommandError> {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
+        let mut spans = Vec::new();
         for (position, work) in work {
-            pipeline.add_command(self.record(token, position, work, rules));
+            let RecordCall { call, span } = self.record(token, position, work, rules);
+            pipeline.add_command(call);
+            spans.push(span);
         }
         let replies: Vec<RedisResult<String>> = self.commands.run_all(&pipeline).await?;
-        Ok(replies.into_iter().map(written).collect())
+        Ok(replies.into_iter().map(written).zip(spans).map(ended).collect())
     }
 
     fn record(
@@ -224,7 +247,7 @@ impl Lease {
         position: &RecordPosition,
         work: &Work,
         rules: &ChannelRules,
-    ) -> Cmd {
+    ) -> RecordCall {
         let channel = match work {
             Work::Message { channel, .. } => channel.as_slice(),
             Work::Marker { .. } => b"",
@@ -243,16 +266,36 @@ impl Lease {
             Work::Message { message, .. } => message,
             Work::Marker { after } => {
                 call.arg("MARK").arg(&after.marker).arg(after.n);
-                return call;
+                return call.into();
             }
         };
         match decoded(channel, message, rules) {
-            Ok(envelope) => add_plain(&mut call, &envelope),
+            Ok(envelope) => self.with_plain(call, channel, &envelope),
             Err(rejection) => {
                 call.arg("REJECT").arg(rejection.code()).arg(message_prefix(message));
+                call.into()
             }
         }
-        call
+    }
+
+    /// Completes the call of a valid message. Its span is the parent of what follows.
+    fn with_plain(&self, mut call: Cmd, channel: &[u8], envelope: &Envelope<'_>) -> RecordCall {
+        let span = self.tracer.as_ref().and_then(|tracer| {
+            let (name, kind) = ("record", SpanKind::Client);
+            let mut span = match envelope.trace {
+                Some(parent) => tracer.child(name, kind, parent),
+                None => tracer.open(name, kind, tracer.new_trace()?, None),
+            };
+            span.text("messaging.system", "redis");
+            span.text("messaging.destination.name", String::from_utf8_lossy(channel));
+            Some(span)
+        });
+        call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
+        let Envelope { key, retry_ms, options, unseen, .. } = envelope;
+        let (key, options) = (key.as_deref(), options.as_deref());
+        add_options(&mut call, key, *retry_ms, options, unseen.as_deref());
+        add_trace(&mut call, span.as_ref().map(OpenSpan::context).or(envelope.trace));
+        RecordCall { call, span }
     }
 
     /// The call that records a message on a cluster, and whether it is not a rejection. `before` is
@@ -264,18 +307,18 @@ impl Lease {
         work: &Work,
         before: Option<u64>,
         rules: &ChannelRules,
-    ) -> (Cmd, bool) {
+    ) -> (RecordCall, bool) {
         let (channel, message) = parts(work);
         match decoded(channel, message, rules) {
             Ok(envelope) => {
                 let key = self.commands.keys.publish(&String::from_utf8_lossy(channel));
                 let mut call = self.call_across(&key, token, position);
                 call.arg(before.map(|n| n.to_string()).unwrap_or_default());
-                add_plain(&mut call, &envelope);
-                (call, true)
+                (self.with_plain(call, channel, &envelope), true)
             }
             Err(rejection) => {
-                (self.reject_across(token, position, rejection.code(), channel, message), false)
+                let code = rejection.code();
+                (self.reject_across(token, position, code, channel, message).into(), false)
             }
         }
     }
@@ -318,13 +361,15 @@ impl Lease {
     }
 
     /// Runs calls that record messages on a cluster.
-    pub async fn write_each(&self, calls: Vec<Cmd>) -> Vec<Written> {
+    pub async fn write_each(&self, calls: Vec<RecordCall>) -> Vec<Written> {
+        let (calls, spans): (Vec<_>, Vec<_>) =
+            calls.into_iter().map(|RecordCall { call, span }| (call, span)).unzip();
         let replies = self.commands.run_each::<String>(calls).await;
         let written = |reply| match reply {
             Ok(text) => written_text(text),
             Err(error) => Written::Failed(error),
         };
-        replies.into_iter().map(written).collect()
+        replies.into_iter().map(written).zip(spans).map(ended).collect()
     }
 
     /// Saves on a cluster that everything up to `position` was recorded, and whether messages were
@@ -369,10 +414,18 @@ fn decoded<'a>(
     }
 }
 
-fn add_plain(call: &mut Cmd, envelope: &Envelope<'_>) {
-    call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
-    let Envelope { key, retry_ms, options, unseen, .. } = envelope;
-    add_options(call, key.as_deref(), *retry_ms, options.as_deref(), unseen.as_deref());
+/// The result of a call, whose span ends with it.
+fn ended((written, span): (Written, Option<OpenSpan>)) -> Written {
+    let Some(mut span) = span else { return written };
+    match &written {
+        Written::Recorded | Written::Duplicate => {}
+        Written::Rejected { reason, .. } => span.fail(reason),
+        Written::Failed(_) => span.fail("refused"),
+        // Another call stores the message, or has stored it.
+        Written::Done | Written::Fenced | Written::Hole | Written::Unknown => return written,
+    }
+    span.end();
+    written
 }
 
 fn is_held(reply: &NamedReply) -> bool {

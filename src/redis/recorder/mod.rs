@@ -125,7 +125,7 @@ impl Recorder {
         commands: Commands,
         inbox: Inbox,
     ) -> Self {
-        let lease = Lease::new(commands, name.to_string(), LEASE);
+        let lease = Lease::new(commands, name.to_string(), LEASE, context.tracer.clone());
         Self {
             linked: None,
             servers: context.servers.clone(),

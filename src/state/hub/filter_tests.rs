@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     core::{
         channel::Channel,
+        event::Event,
         event_options::{EventOptions, Tags},
         filter::Filter,
     },
@@ -149,7 +150,7 @@ proptest! {
                         if is_lost {
                             event = publish(&mut log, channel, [tags[1], tags[0]]);
                         }
-                        round.push(SERVER, Item::Event(event));
+                        round.push(SERVER, Item::Event(event), None);
                     }
                     hub.deliver(&mut round, 0);
                     // A socket that takes everything at once has no queue.

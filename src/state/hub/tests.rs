@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::{
-    core::{channel::Channel, envelope},
+    core::{channel::Channel, envelope, event::Event},
     state::heartbeats::Heartbeats,
     state::testing::{TestClient, client, connection, context, event, id, make_live, written},
 };
@@ -42,9 +42,9 @@ fn event_reaches_each_matching_connection_once() {
     let other_topic = live(&hub, "c", &["sport"], "0c");
     let channel = Channel::parse("broadcast:news").unwrap();
     let plain = envelope::decode(b"plain", 100).unwrap();
-    hub.event(SERVER, event("broadcast:news", 5, 0), 0);
-    hub.event(SERVER, Arc::new(Event::relayed(channel, &plain)), 0);
-    hub.event(SERVER, event("user:a:events", 6, 0), 0);
+    hub.handle(Message::Event(SERVER, event("broadcast:news", 5, 0), None), 0);
+    hub.handle(Message::Event(SERVER, Arc::new(Event::relayed(channel, &plain)), None), 0);
+    hub.handle(Message::Event(SERVER, event("user:a:events", 6, 0), None), 0);
     let count = |c: &Connection| {
         let text = written(c);
         ["id: 5-0", "data: plain", "id: 6-0"].map(|part| text.matches(part).count())
@@ -66,7 +66,7 @@ fn ready(hub: &Hub, user: &str) -> (Rc<Connection>, Rc<RefCell<Vec<String>>>) {
 
 fn batch(events: impl IntoIterator<Item = Arc<Event>>) -> Round {
     let mut round = Round::default();
-    events.into_iter().for_each(|event| round.push(SERVER, Item::Event(event)));
+    events.into_iter().for_each(|event| round.push(SERVER, Item::Event(event), None));
     round
 }
 
@@ -205,7 +205,7 @@ fn link_break_makes_admitted_connections_catch_up() {
     let connecting = connection(&hub.context, client("b", &[], "0b", 1), TestClient::default());
     hub.add(&connecting);
     hub.handle(Message::LinkDown(SERVER), 0);
-    hub.event(SERVER, event("broadcast:news", 5, 0), 0);
+    hub.handle(Message::Event(SERVER, event("broadcast:news", 5, 0), None), 0);
     assert!(!admitted.is_live());
     let elsewhere = requests.catch_ups.try_recv().unwrap();
     assert!(elsewhere.2 == CatchUpCause::Moved, "for the case that its channel has moved");
@@ -229,7 +229,7 @@ fn new_epoch_makes_connections_catch_up_from_their_position() {
     let (hub, mut requests, _inbox) = hub(&[]);
     let connection = live(&hub, "a", &["*"], "0a");
     hub.handle(Message::LinkUp(SERVER), 0);
-    hub.event(SERVER, event("broadcast:x", 5, 0), 0);
+    hub.handle(Message::Event(SERVER, event("broadcast:x", 5, 0), None), 0);
     hub.handle(Message::Watermark(SERVER, id(6)), 0);
     hub.handle(Message::NewEpoch(SERVER), 0);
     assert!(!connection.is_live());
@@ -245,8 +245,8 @@ fn shedding_drops_the_largest_queue_only() {
     let (hub, mut requests, _inbox) = hub(&[]);
     hub.handle(Message::LinkUp(SERVER), 0);
     let (small, large) = (live(&hub, "a", &["*"], "0a"), live(&hub, "b", &["*"], "0b"));
-    hub.event(SERVER, event("broadcast:x", 5, 0), 0);
-    hub.event(SERVER, event("user:b:events", 6, 0), 0);
+    hub.handle(Message::Event(SERVER, event("broadcast:x", 5, 0), None), 0);
+    hub.handle(Message::Event(SERVER, event("user:b:events", 6, 0), None), 0);
     hub.command(Command::Shed);
     assert_eq!((small.queued_bytes() > 0, large.queued_bytes()), (true, 0));
     let (connection, _, cause) = requests.catch_ups.try_recv().unwrap();
@@ -334,9 +334,9 @@ fn dropped_events_make_all_parts_catch_up_when_they_resume() {
 fn frames_of_a_split_stream_show_both_positions() {
     let (hub, _requests, _inbox) = hub(&[]);
     let connection = live_split(&hub, "a", 1, 0);
-    hub.event(ServerIndex(0), event("broadcast:x", 5, 0), 0);
-    hub.event(ServerIndex(1), event("user:a:events", 3, 0), 0);
-    hub.event(ServerIndex(0), event("broadcast:x", 6, 5), 0);
+    hub.handle(Message::Event(ServerIndex(0), event("broadcast:x", 5, 0), None), 0);
+    hub.handle(Message::Event(ServerIndex(1), event("user:a:events", 3, 0), None), 0);
+    hub.handle(Message::Event(ServerIndex(0), event("broadcast:x", 6, 5), None), 0);
     let text = written(&connection);
     let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
     assert_eq!(ids, ["0-0.0~5-0.0", "3-0.0~5-0.0", "3-0.0~6-0.0"]);

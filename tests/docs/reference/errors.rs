@@ -114,6 +114,11 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
         Rejection::BadUnseen => {
             ["400", "`unseen` is not a duration from `1s` to `7d`, or the channel is a broadcast"]
         }
+        Rejection::BadTraceParent => [
+            "400",
+            "`traceparent` has not the form of W3C trace context, such as \
+             `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`",
+        ],
         Rejection::BadEphemeral => [
             "400",
             "`ephemeral` is neither true nor false, or an ephemeral event has an `id`, `keep`, \

@@ -13,6 +13,7 @@
 
 pub mod cluster;
 pub mod cluster_load;
+pub mod collector;
 pub mod gateway;
 pub mod http2;
 pub mod id;
@@ -29,6 +30,7 @@ pub mod sse;
 pub mod ticket;
 
 pub use cluster::Cluster;
+pub use collector::Collector;
 pub use gateway::Gateway;
 pub use id::Id;
 pub use idp::Idp;

@@ -49,6 +49,12 @@ fn events_arrive_as_published() {
     let typing = sse.publish_to_user(&user, "typing", ()).ephemeral();
     assert_eq!(typing.send(&mut redis).unwrap(), "");
     stream.expect("typing", "null", "");
+    let traced = || sse.publish_to_user(&user, "traced", 1);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let id = traced().traceparent(trace).send(&mut redis).unwrap();
+    stream.expect("traced", "1", &id);
+    traced().traceparent("").send(&mut redis).unwrap();
+    refused(traced().traceparent("x").send(&mut redis), "bad-traceparent", false);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn publish() -> Operation {
         description: "Needs the scope `publish`. The response to a list has status 200 and an \
                       item for each event, in the same order: its id, or its error.",
         security: Security::ApiKey,
-        parameters: &[],
+        parameters: &["traceparent"],
         body: Some("Publish"),
         content: json_of("Published"),
         codes: KEY
@@ -185,6 +185,7 @@ fn tickets() -> Operation {
         id: "issueTicket",
         summary: "Sign a ticket",
         description: "Needs the scope `tickets`.",
+        parameters: &[],
         body: Some("TicketRequest"),
         content: json_of("Ticket"),
         codes: KEY.into_iter().chain(BODY).chain(["not-signed", "no-signing-key"]).collect(),

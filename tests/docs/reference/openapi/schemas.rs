@@ -57,6 +57,9 @@ pub fn parameters() -> Value {
         "since": query("since",
             "Begin at this time in the past: a duration, a time of RFC 3339 or ms since 1970. A \
              last event id wins.", since()),
+        "traceparent": parameter("header", "traceparent",
+            "W3C trace context, for all events without a `traceparent` of their own. An invalid \
+             one is ignored.", json!({ "type": "string" })),
         "wait": query("wait",
             "Maximum number of seconds to wait for an event.",
             json!({ "type": "number", "minimum": 0, "maximum": 30, "default": 0 })),
@@ -206,6 +209,7 @@ fn publishing() -> Value {
         },
     });
     let unseen = "^(?:[1-9][0-9]{3,6}ms|[1-9][0-9]{0,4}s|[1-9][0-9]{0,3}m|[1-9][0-9]?h|[1-7]d)$";
+    let traceparent = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$";
     let is = |name: &str| json!({ "required": [name], "not": absent(name) });
     let event = json!({
         "type": "object", "required": ["channel", "payload"], "additionalProperties": false,
@@ -233,6 +237,11 @@ fn publishing() -> Value {
             "unseen": or_null(json!({
                 "type": "string", "pattern": unseen,
                 "description": "A duration from 1s to 7d, only for `user:<id>:events`.",
+            })),
+            "traceparent": or_null(json!({
+                "type": "string", "pattern": traceparent,
+                "description": "W3C trace context. Without the flag `sampled`, or with an id of \
+                                zeros, it has no effect.",
             })),
         },
         "allOf": [
