@@ -9,8 +9,9 @@ use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{
     core::envelope::{Envelope, EnvelopeMembers, Rejection},
+    metrics::Metrics,
     redis::{
-        commands::CommandError,
+        commands::{CommandError, Commands},
         publish::{Publish, PublishError, publish as publish_all},
     },
     settings::Scope,
@@ -127,11 +128,21 @@ pub async fn publish(
         Ok(body) => body,
         Err(response) => return *response,
     };
-    let one = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    publish_body(&body, &worker.commands, &worker.context.metrics).await
+}
+
+/// Whether a body is one event, not a list.
+pub fn is_one_event(body: &[u8]) -> bool {
+    body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// Publishes the event, or the list, in a body.
+pub async fn publish_body(body: &[u8], commands: &Commands, metrics: &Metrics) -> HttpResponse {
+    let one = is_one_event(body);
     let events = if one {
-        serde_json::from_slice::<Event<'_>>(&body).map(|event| vec![event])
+        serde_json::from_slice::<Event<'_>>(body).map(|event| vec![event])
     } else {
-        serde_json::from_slice::<Vec<Event<'_>>>(&body)
+        serde_json::from_slice::<Vec<Event<'_>>>(body)
     };
     let events = match events {
         Ok(events) => events,
@@ -148,19 +159,19 @@ pub async fn publish(
     let mut valid = Vec::with_capacity(events.len());
     let refused: Vec<_> =
         events.iter().map(|event| event.decode().map(|event| valid.push(event)).err()).collect();
-    let mut published = publish_all(&worker.commands, &valid).await.into_iter();
+    let mut published = publish_all(commands, &valid).await.into_iter();
     let result = |refused: Option<Rejection>| {
         refused.map_or_else(|| published.next(), |rejection| Some(Err(rejected(rejection))))
     };
     let results: Vec<_> = refused.into_iter().filter_map(result).collect();
-    worker.context.metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
+    metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
     for result in &results {
         if let Err(PublishError::Rejected(rejection, _)) = result {
-            worker.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
+            metrics.rejected.with_label_values(&[rejection.code()]).inc();
         }
     }
     match results.as_slice() {
-        [result] if one => single(result, &worker.commands.address()),
+        [result] if one => single(result, &commands.address()),
         all if !all.is_empty()
             && all.iter().all(|a| matches!(a, Err(PublishError::Unavailable(_)))) =>
         {
