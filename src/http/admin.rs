@@ -11,6 +11,7 @@ mod latency;
 mod limit;
 mod log;
 mod overview;
+mod page;
 mod payloads;
 mod publish;
 mod retained;
@@ -102,6 +103,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
             web::delete().to(end_connections_of_path),
         ))
         .configure(api::routes)
+        .configure(page::routes)
         .default_service(web::to(|| async { responses::not_found() }));
 }
 

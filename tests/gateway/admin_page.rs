@@ -52,6 +52,42 @@ const READS: [&str; 9] = [
 ];
 
 #[tokio::test]
+async fn page_is_served_without_data_and_embeds_nothing() {
+    let redis = Redis::start().await;
+    let gateway = builder(&redis).start().await;
+    let page = send(&gateway, Method::GET, "/", "", "").await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (name, value) in [
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(page.headers()[name], value);
+    }
+    let text = page.text().await.unwrap();
+    let instance = read(&gateway, "/api/v1/key").await["instance"].as_str().unwrap().to_owned();
+    assert!(!text.contains(&instance), "the page contains data");
+    // All that it loads is served here, as what it is.
+    let files = text.split('"').filter(|part| part.starts_with("/admin/"));
+    let mut files: Vec<String> = files.map(str::to_owned).collect();
+    for module in files.clone().into_iter().filter(|file| file.ends_with(".js")) {
+        let (_, text) = gateway.admin_get(&module).await;
+        let imported = text.split("from './").skip(1).filter_map(|rest| rest.split('\'').next());
+        files.extend(imported.map(|name| format!("/admin/{name}")));
+    }
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        let answer = send(&gateway, Method::GET, &file, "", "").await;
+        assert_eq!(answer.status(), 200, "{file}");
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert!(kind.starts_with(if file.ends_with(".css") { "text/css" } else { "text/java" }));
+    }
+}
+
+#[tokio::test]
 async fn key_without_the_scope_reads_and_changes_nothing() {
     let redis = Redis::start().await;
     let gateway = builder(&redis).start().await;
