@@ -46,6 +46,18 @@ impl ApiKeys {
     /// # Errors
     /// See [`ApiKeyError`].
     pub fn check(&self, key: Option<&str>, scope: Scope) -> Result<[u8; 32], ApiKeyError> {
+        let found = self.find(key)?;
+        match found.scopes.contains(&scope) {
+            true => Ok(found.sha256),
+            false => Err(ApiKeyError::MissingScope),
+        }
+    }
+
+    /// The configured key of a request, if it has one.
+    ///
+    /// # Errors
+    /// See [`ApiKeyError`]; the scopes are not checked.
+    pub fn find(&self, key: Option<&str>) -> Result<ApiKey, ApiKeyError> {
         let keys = self.0.load();
         if keys.is_empty() {
             return Err(ApiKeyError::NoneConfigured);
@@ -58,11 +70,7 @@ impl ApiKeys {
                 Err(_) => found,
             }
         });
-        match found {
-            None => Err(ApiKeyError::Unknown),
-            Some(k) if k.scopes.contains(&scope) => Ok(k.sha256),
-            Some(_) => Err(ApiKeyError::MissingScope),
-        }
+        found.cloned().ok_or(ApiKeyError::Unknown)
     }
 }
 

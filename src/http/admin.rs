@@ -1,18 +1,39 @@
-//! The admin listener: liveness, readiness, metrics, the description of the API, presence, and
-//! listing and ending connections.
+//! The admin listener: liveness, readiness, metrics, the description of the API, presence,
+//! listing and ending connections, and the admin page with its API.
 
-use std::{sync::Arc, time::Duration};
+pub mod access;
+mod api;
+mod channel;
+mod channel_param;
+mod connections;
+mod key;
+mod latency;
+mod limit;
+mod log;
+mod overview;
+mod page;
+mod payloads;
+mod publish;
+mod retained;
+mod trace;
+mod users;
+mod workers;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{StatusCode, header::ContentType},
+    http::{
+        StatusCode,
+        header::{self, ContentType},
+    },
     web,
 };
 use serde::Serialize;
-use serde_json::json;
-use tokio::sync::oneshot;
+use serde_json::{Value, json};
 
-use super::{api_keys, params::Params, presence, responses};
+use self::workers::ask;
+use super::{params::Params, presence, responses};
 use crate::{
     admission::readiness::Readiness,
     auth::Auth,
@@ -20,11 +41,12 @@ use crate::{
     error_chain::ErrorChain,
     metrics::Metrics,
     redis::{commands::Commands, server_metrics, servers::Servers, sessions},
-    settings::Scope,
+    settings::Settings,
     state::{
+        clock::Clock,
         delivery::Delivery,
-        limits::Limits,
-        mailbox::{Command, ConnectionInfo, Message},
+        limits::{Limits, rate::RateLimit},
+        mailbox::{Command, ConnectionInfo},
     },
 };
 
@@ -36,6 +58,12 @@ pub struct Admin {
     pub revocation: Duration,
     /// `presence.enabled`
     pub has_presence: bool,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// Time since the start of the instance.
+    pub clock: Arc<Clock>,
+    /// The rate of unknown API keys by address.
+    pub unknown_keys: RateLimit<IpAddr>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits that all workers share.
@@ -74,6 +102,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
             "/users/{id}/connections",
             web::delete().to(end_connections_of_path),
         ))
+        .configure(api::routes)
+        .configure(page::routes)
         .default_service(web::to(|| async { responses::not_found() }));
 }
 
@@ -140,8 +170,8 @@ impl Listed {
 }
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.auth, Scope::Admin) {
-        return denial.response();
+    if let Err(response) = access::admin(&request, &admin) {
+        return response;
     }
     let Ok(params) = Params::of(&request) else {
         return responses::error(
@@ -151,19 +181,10 @@ async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespo
         );
     };
     let user = params.get("user").map(str::to_owned);
-    let mut replies = Vec::new();
-    admin.delivery.mailboxes.send(|| {
-        let (reply, receiver) = oneshot::channel();
-        replies.push(receiver);
-        Message::Command(Command::List(user.clone(), reply))
-    });
-    let mut all = Vec::new();
-    for reply in replies {
-        // A busy worker's connections are left out: the list is only meant for operators.
-        if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_secs(2), reply).await {
-            all.extend(listed.into_iter().map(Listed::of));
-        }
-    }
+    // A busy worker's connections are left out: the list is only meant for operators.
+    let list = |reply| Command::List(user.clone(), reply);
+    let (answers, _) = ask(&admin.delivery, list).await;
+    let all: Vec<_> = answers.into_iter().flatten().map(Listed::of).collect();
     HttpResponse::Ok().json(json!({ "instance": &*admin.name, "connections": all }))
 }
 
@@ -184,16 +205,25 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 }
 
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
-    if let Err(denial) = api_keys::check(request, &admin.auth, Scope::Admin) {
-        return denial.response();
+    if let Err(response) = access::admin(request, admin) {
+        return response;
     }
-    let Some(user) = user.filter(|user| is_name(user)) else {
-        return responses::error(
-            StatusCode::BAD_REQUEST,
-            "bad-request",
-            "the user id is missing or invalid; pass the `sub` of the user's tickets",
-        );
-    };
+    match user.filter(|user| is_name(user)) {
+        Some(user) => end_sessions(user, admin).await,
+        None => bad_user(),
+    }
+}
+
+fn bad_user() -> HttpResponse {
+    responses::error(
+        StatusCode::BAD_REQUEST,
+        "bad-request",
+        "the user id is missing or invalid; pass the `sub` of the user's tickets",
+    )
+}
+
+/// Ends the streams and sessions of a user on all instances.
+async fn end_sessions(user: &str, admin: &Admin) -> HttpResponse {
     match sessions::revoke(&admin.commands, user, admin.revocation).await {
         Ok(()) => HttpResponse::Ok().json(json!({ "user": user, "revoked": true })),
         Err(error) => {
@@ -206,4 +236,12 @@ async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admi
             )
         }
     }
+}
+
+/// A response with data, which caches do not store.
+fn answer(body: &Value) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .json(body)
 }

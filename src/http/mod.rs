@@ -15,6 +15,7 @@ pub mod events;
 pub mod front;
 pub mod history;
 pub mod malformed;
+pub mod page;
 pub mod params;
 pub mod poll;
 pub mod presence;

@@ -3,7 +3,11 @@
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde_json::json;
 
-use super::{admin::Admin, api_keys, params::Params, responses};
+use super::{
+    admin::{Admin, access},
+    params::Params,
+    responses,
+};
 use crate::{
     core::channel::is_name,
     error_chain::ErrorChain,
@@ -11,13 +15,12 @@ use crate::{
         commands::CommandError,
         presence::{self, TopicUsers, UserPresence},
     },
-    settings::Scope,
 };
 
 /// `GET /presence?user=<id>` and `GET /presence?topic=<topic>`.
 pub async fn presence(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    if let Err(denial) = api_keys::check(&request, &admin.auth, Scope::Admin) {
-        return denial.response();
+    if let Err(response) = access::admin(&request, &admin) {
+        return response;
     }
     if !admin.has_presence {
         return responses::error(

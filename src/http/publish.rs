@@ -1,5 +1,7 @@
 //! `POST /publish`, for backends without access to Redis.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -14,11 +16,13 @@ use crate::{
         envelope::{Envelope, EnvelopeMembers, Rejection},
         trace_context::TraceParent,
     },
+    metrics::Metrics,
     redis::{
-        commands::CommandError,
+        commands::{CommandError, Commands},
         publish::{Publish, PublishError, publish as publish_all},
     },
     settings::Scope,
+    spans::Tracer,
     state::clock::unix_ms,
 };
 
@@ -144,11 +148,39 @@ pub async fn publish(
         Ok(body) => body,
         Err(response) => return *response,
     };
-    let one = body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let publisher = Publisher {
+        commands: &worker.commands,
+        metrics: &worker.context.metrics,
+        tracer: worker.tracer.as_ref(),
+        trace: trace_of(request.headers()),
+    };
+    publish_body(&body, publisher).await
+}
+
+/// What publishes the events of a request.
+pub struct Publisher<'a> {
+    /// A connection pool.
+    pub commands: &'a Commands,
+    /// Counts the events.
+    pub metrics: &'a Metrics,
+    /// Records spans; `None`: tracing is off.
+    pub tracer: Option<&'a Arc<Tracer>>,
+    /// The trace of the request.
+    pub trace: Option<TraceParent>,
+}
+
+/// Whether a body is one event, not a list.
+pub fn is_one_event(body: &[u8]) -> bool {
+    body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+}
+
+/// Publishes the event, or the list, in a body.
+pub async fn publish_body(body: &[u8], publisher: Publisher<'_>) -> HttpResponse {
+    let one = is_one_event(body);
     let events = if one {
-        serde_json::from_slice::<Event<'_>>(&body).map(|event| vec![event])
+        serde_json::from_slice::<Event<'_>>(body).map(|event| vec![event])
     } else {
-        serde_json::from_slice::<Vec<Event<'_>>>(&body)
+        serde_json::from_slice::<Vec<Event<'_>>>(body)
     };
     let events = match events {
         Ok(events) => events,
@@ -163,29 +195,29 @@ pub async fn publish(
         return bad(&format!("the list exceeds {MAX_EVENTS} events; send several requests"));
     }
     let mut valid = Vec::with_capacity(events.len());
-    let trace = trace_of(request.headers());
+    let Publisher { commands, metrics, tracer, trace } = publisher;
     if let Some(trace) = trace {
         tracing::Span::current().record("trace_id", trace.trace_id_text());
     }
-    let mut spans = PublishSpans::begin(worker.tracer.as_ref(), trace);
+    let mut spans = PublishSpans::begin(tracer, trace);
     let default = spans.default_trace();
     let mut decode = |event: &Event<'_>| event.decode(default).map(|e| valid.push(e)).err();
     let refused: Vec<_> = events.iter().map(&mut decode).collect();
     spans.begin_own(&mut valid);
-    let published = publish_all(&worker.commands, &valid).await;
+    let published = publish_all(commands, &valid).await;
     spans.published(&published);
     let mut published = published.into_iter();
     let result = |refused: Option<Rejection>| {
         refused.map_or_else(|| published.next(), |rejection| Some(Err(rejected(rejection))))
     };
     let results: Vec<_> = refused.into_iter().filter_map(result).collect();
-    worker.context.metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
+    metrics.published.inc_by(results.iter().filter(|a| a.is_ok()).count() as u64);
     for result in &results {
         if let Err(PublishError::Rejected(rejection, _)) = result {
-            worker.context.metrics.rejected.with_label_values(&[rejection.code()]).inc();
+            metrics.rejected.with_label_values(&[rejection.code()]).inc();
         }
     }
-    let response = respond(&results, one, &worker.commands.address());
+    let response = respond(&results, one, &commands.address());
     spans.answered(response.status());
     response
 }

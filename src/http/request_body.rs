@@ -12,7 +12,10 @@ use super::{
     api_keys::{ApiAccess, ApiDenial, check},
     responses,
 };
-use crate::{settings::Scope, state::stream_context::StreamContext};
+use crate::{
+    settings::Scope,
+    state::{limits::Limits, stream_context::StreamContext},
+};
 
 /// Maximum time to receive a body.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,12 +34,27 @@ pub async fn receive(
 ) -> Result<Bytes, Box<HttpResponse>> {
     let StreamContext { settings, clock, limits, .. } = &*access.context;
     check(request, &access.auth, scope)
-        .and_then(|key| match limits.posts_by_key.take(key, clock.now_ms()) {
-            true => Ok(()),
-            false => Err(ApiDenial::TooOften),
-        })
+        .and_then(|key| take(limits, key, clock.now_ms()))
         .map_err(|denial| Box::new(denial.response()))?;
-    let limit = settings.limits.publish_body_bytes;
+    read(payload, settings.limits.publish_body_bytes).await
+}
+
+/// Counts a request with a body, by the digest of its API key.
+///
+/// # Errors
+/// The key exceeds `limits.posts_per_key_per_second`.
+pub fn take(limits: &Limits, key: [u8; 32], now_ms: u64) -> Result<(), ApiDenial> {
+    match limits.posts_by_key.take(key, now_ms) {
+        true => Ok(()),
+        false => Err(ApiDenial::TooOften),
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// The response to send, as of [`receive`].
+pub async fn read(payload: Payload, limit: usize) -> Result<Bytes, Box<HttpResponse>> {
     let (status, code, message) =
         match tokio::time::timeout(TIMEOUT, payload.to_bytes_limited(limit)).await {
             Ok(Ok(Ok(bytes))) => return Ok(bytes),

@@ -179,7 +179,8 @@ fn page(
     Ok(page)
 }
 
-fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
+/// The event in an entry of a log; `None`: our library did not write it.
+pub(super) fn event(channel: &Channel, id: &str, fields: &[Vec<u8>]) -> Option<Event> {
     let field = |name: &str| {
         let at = fields.chunks(2).find(|pair| pair[0] == name.as_bytes())?;
         std::str::from_utf8(at.get(1)?).ok()

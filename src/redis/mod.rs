@@ -4,6 +4,7 @@
 pub mod adoption;
 pub mod call_pipeline;
 pub mod catch_up;
+pub mod channel_log;
 pub mod cluster;
 pub mod commands;
 mod ended_subscriptions;

@@ -49,6 +49,20 @@ pub async fn of_user(commands: &Commands, user: Channel) -> Result<Retained, Com
     Ok(found)
 }
 
+/// All values of a channel, by key, whatever their size: for operators.
+///
+/// # Errors
+/// Redis does not respond.
+pub async fn all(
+    commands: &Commands,
+    channel: &Channel,
+) -> Result<Vec<RetainedValue>, CommandError> {
+    let replies = read(commands, std::slice::from_ref(channel)).await?;
+    let mut values: Vec<_> = replies.into_iter().flat_map(|(values, _)| values).collect();
+    values.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(values)
+}
+
 /// The values of the broadcasts of some topics, from the cache if possible.
 ///
 /// # Errors

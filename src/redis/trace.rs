@@ -3,6 +3,8 @@
 //! sse_last. All commands are for one server: on a cluster for the master that has the logs.
 
 mod options;
+pub mod report;
+mod servers;
 
 use std::time::{Duration, Instant};
 
@@ -141,7 +143,8 @@ pub struct ChannelTrace {
     pub event: Option<Entry>,
     /// The next event of the log.
     pub successor: Option<String>,
-    /// Time until the log expires, ms; `None` if there is no log, or it never expires.
+    /// Time until the log expires, ms; `None` if there is no log, it never expires, or this was not
+    /// read.
     pub log_ttl_ms: Option<u64>,
     /// What a client that resumes from the id receives.
     pub resume: Resume,
@@ -308,6 +311,15 @@ async fn search_logs(
     Ok(())
 }
 
+/// What to read besides what a report needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads {
+    /// The payload.
+    pub payload: bool,
+    /// When the log expires: PTTL, for which a gateway needs no permission.
+    pub expiry: bool,
+}
+
 /// What a report needs to know besides the id and the channel.
 pub struct Scope<'a> {
     /// The clock of the channel's server.
@@ -331,18 +343,22 @@ pub async fn trace_channel(
     id: EventId,
     channel: &Channel,
     scope: &Scope<'_>,
-    payload: bool,
+    reads: Reads,
 ) -> Result<ChannelTrace, CommandError> {
     let vouched = vouched_epochs(commands, channel).await?;
     let clock = &ClockSnapshot { continues: scope.clock.continues.with(vouched), ..*scope.clock };
     let scope = &Scope { clock, ..*scope };
     let key = commands.keys.log(channel);
     let mut pipeline = redis::pipe();
-    add_reads(&mut pipeline, key.as_bytes(), id).cmd("PTTL").arg(&key);
     let before = format!("({}", id.entry());
+    add_reads(&mut pipeline, key.as_bytes(), id);
     pipeline.cmd("XREVRANGE").arg(&key).arg(before).arg("-").arg("COUNT").arg(1);
-    let (here, past, ttl_ms, before): (Value, Value, i64, Vec<(String, Value)>) =
+    let (here, past, before): (Value, Value, Vec<(String, Value)>) =
         commands.run_all(&pipeline).await?;
+    let ttl_ms: i64 = match reads.expiry {
+        true => commands.run(redis::cmd("PTTL").arg(&key)).await?,
+        false => -1,
+    };
     let (found, next) = (entry_of(&here, id), next(&past));
     let (resume, last_ever) = resume(commands, id, channel, scope).await?;
     let log = Neighbours { entry: found.is_some(), next, last_ever };
@@ -365,7 +381,7 @@ pub async fn trace_channel(
             retained,
             tags: text(&raw, "g"),
             unseen,
-            payload: payload.then(|| String::from_utf8_lossy(data).into_owned()),
+            payload: reads.payload.then(|| String::from_utf8_lossy(data).into_owned()),
             predecessor_in_log: before
                 .first()
                 .is_some_and(|(id, _)| predecessor_id.is_some_and(|p| p.entry() == *id)),

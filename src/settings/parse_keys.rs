@@ -39,7 +39,7 @@ fn check_members(table: &toml::Table, known: &[&str]) -> Parsed<()> {
     }
 }
 
-/// `api_keys`: `[{ sha256 = "<64 hex digits>", scopes = ["publish", "tickets", "admin"] }]`.
+/// `api_keys`: `[{ sha256 = "<64 hex digits>", scopes = ["publish", "admin"] }]`.
 pub fn api_keys(value: &Value) -> Parsed<Vec<ApiKey>> {
     tables(value)?.iter().map(api_key).collect()
 }
@@ -57,11 +57,11 @@ fn api_key(table: &toml::Table) -> Parsed<ApiKey> {
     let scopes = table
         .get("scopes")
         .ok_or_else(|| invalid!("each entry needs scopes, for example scopes = [\"publish\"]"))?;
-    let scope = |word: &String| match word.as_str() {
-        "publish" => Ok(Scope::Publish),
-        "tickets" => Ok(Scope::Tickets),
-        "admin" => Ok(Scope::Admin),
-        other => Err(invalid!("unknown scope {other:?}; use publish, tickets or admin")),
+    let scope = |word: &String| {
+        let found = Scope::ALL.into_iter().find(|scope| scope.name() == word);
+        found.ok_or_else(|| {
+            invalid!("unknown scope {word:?}; use publish, tickets, admin or operate")
+        })
     };
     Ok(ApiKey { sha256, scopes: words(scopes)?.iter().map(scope).collect::<Parsed<_>>()? })
 }

@@ -215,7 +215,7 @@ keys! {
         |s, v| s.presence.lease = parse::duration(v, ms(SECOND, HOUR))?;
     "api_keys" = "[]",
         "Keys for POST /publish, POST /tickets and the admin API: [{ sha256 = \"<hex of the key's \
-         SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\"] }].",
+         SHA-256>\", scopes = [\"publish\", \"tickets\", \"admin\", \"operate\"] }].",
         |s, v| s.api_keys = parse_keys::api_keys(v)?;
     "channels" = "[]",
         "Rules for single channels, at most 64; the first one that matches applies: [{ match = \

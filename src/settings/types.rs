@@ -285,8 +285,25 @@ pub enum Scope {
     Publish,
     /// `POST /tickets`
     Tickets,
-    /// The admin listener's `/connections`, `/users` and `/presence`.
+    /// The admin listener: what it shows, `/connections`, `/users` and `/presence`.
     Admin,
+    /// Changes through the admin page and its API, together with `Admin`.
+    Operate,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Tickets, Self::Admin, Self::Operate];
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Tickets => "tickets",
+            Self::Admin => "admin",
+            Self::Operate => "operate",
+        }
+    }
 }
 
 /// One API key: its SHA-256 digest, never the key.

@@ -120,6 +120,23 @@ impl ConnectionIndex {
         self.all.iter()
     }
 
+    /// Each user with the number of their connections.
+    pub fn user_counts(&self) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        self.users.iter().map(|(user, keys)| (user, keys.as_slice().len()))
+    }
+
+    /// Each topic and each prefix (then `true`) with the number of connections that name it.
+    pub fn topic_counts(&self) -> impl Iterator<Item = ((&str, bool), usize)> {
+        let topics = self.topics.iter().map(|(topic, keys)| ((&**topic, false), keys));
+        let prefixes = self.prefixes.iter().map(|(prefix, keys)| ((&**prefix, true), keys));
+        let all = topics.chain(prefixes).map(|(pattern, keys)| (pattern, keys.as_slice().len()));
+        let mut counts: HashMap<(&str, bool), usize> = all.collect();
+        for (pattern, count) in self.filtered.topic_counts() {
+            *counts.entry(pattern).or_default() += count;
+        }
+        counts.into_iter()
+    }
+
     /// Offers an event to the connections of its channel that have no filter. One with several
     /// matching patterns may get an event with an id more than once, and ignores it from the second
     /// time on.

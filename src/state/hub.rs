@@ -356,6 +356,10 @@ impl Hub {
                 let users: HashSet<_> = wanted.filter_map(|c| c.user().cloned()).collect();
                 let _ = reply.send(users);
             }
+            Command::Summarise(reply) => drop(reply.send(self.summary())),
+            Command::ListUsers { prefix, limit, reply } => {
+                let _ = reply.send(self.users_with_prefix(&prefix, limit));
+            }
             Command::Drain { window_ms } => {
                 let hub = self.clone();
                 tokio::task::spawn_local(async move { hub.drain(window_ms).await });

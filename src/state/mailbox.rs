@@ -12,6 +12,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
+use super::summary::{WorkerSummary, WorkerUsers};
 use crate::{
     core::{
         channel::Channel,
@@ -80,6 +81,17 @@ pub enum Command {
     List(Option<String>, oneshot::Sender<Vec<ConnectionInfo>>),
     /// List the users who receive a topic.
     UsersOfTopic(Arc<str>, oneshot::Sender<HashSet<Arc<str>>>),
+    /// Count the connections, by transport and topic.
+    Summarise(oneshot::Sender<WorkerSummary>),
+    /// List the users whose ids begin with `prefix`, at most `limit` of them.
+    ListUsers {
+        /// The start of the ids.
+        prefix: Arc<str>,
+        /// Maximum number of users in the answer.
+        limit: usize,
+        /// Where the answer goes.
+        reply: oneshot::Sender<WorkerUsers>,
+    },
     /// End all streams, evenly over a window.
     Drain {
         /// The window in ms.

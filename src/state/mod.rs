@@ -20,6 +20,7 @@ mod round;
 pub mod session_notices;
 pub mod sightings;
 pub mod stream_context;
+pub mod summary;
 #[cfg(test)]
 pub mod testing;
 pub mod timers;

@@ -4,6 +4,7 @@
 mod harness;
 
 mod acl;
+mod admin_page;
 mod anonymous;
 mod api;
 mod bodies;

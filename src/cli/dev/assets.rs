@@ -3,6 +3,8 @@
 
 use actix_web::{HttpResponse, http::header, web};
 
+use crate::http::page;
+
 macro_rules! modules {
     ($folder:literal: $($name:literal)*) => {
         &[$(($name, include_str!(concat!($folder, $name)))),*]
@@ -20,7 +22,7 @@ const CLIENT: &[(&str, &str)] = modules! {
 /// Name and text of each module of the page.
 const PAGE: &[(&str, &str)] = modules! {
     "page/":
-    "config.js" "dom.js" "faults.js" "list.js" "main.js" "presence.js" "publish.js" "published.js"
+    "config.js" "faults.js" "list.js" "main.js" "presence.js" "publish.js" "published.js"
     "record.js" "retained.js" "stream.js" "terminal.js" "texts.js" "timeline.js"
 };
 
@@ -41,6 +43,8 @@ const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 pub fn routes(config: &mut web::ServiceConfig) {
     let folders =
         [("client", JAVASCRIPT, CLIENT), ("page", JAVASCRIPT, PAGE), ("docs", PLAIN_TEXT, DOCS)];
+    let dom = || std::future::ready(response(JAVASCRIPT, page::DOM));
+    config.route("/page/dom.js", web::get().to(dom));
     for (folder, kind, files) in folders {
         for &(name, text) in files {
             let file = move || std::future::ready(response(kind, text));

@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, http::header};
 use serde_json::json;
 
 use super::{USER, gateway::Instance};
+use crate::http::page;
 
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -20,7 +21,7 @@ pub fn text(instance: &Instance) -> String {
     });
     // In a <script> element `<` could end it.
     let config = config.to_string().replace('<', "\\u003c");
-    PAGE.replace("{{STYLE}}", STYLE).replace("{{CONFIG}}", &config)
+    PAGE.replace("{{STYLE}}", &[page::STYLE, STYLE].concat()).replace("{{CONFIG}}", &config)
 }
 
 /// The response with the page.

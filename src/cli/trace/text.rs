@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Report, time_of_ms};
+use super::Report;
 use crate::{
     core::trace::EventStatus,
-    redis::trace::{ChannelTrace, RetainedKey, Unseen},
+    redis::trace::{ChannelTrace, RetainedKey, Unseen, report::time_of_ms},
 };
 
 /// Prints a report.

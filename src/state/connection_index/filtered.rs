@@ -60,6 +60,11 @@ impl ByTag {
         }
     }
 
+    /// Number of streams.
+    fn count(&self) -> usize {
+        self.0.values().map(|index| index.all.len()).sum()
+    }
+
     /// The streams that may get an event with these tags; the rest of their filter decides.
     fn candidates(&self, tags: &Tags, mut each: impl FnMut(usize)) {
         for (name, index) in &self.0 {
@@ -89,6 +94,14 @@ impl Filtered {
     /// Whether there is no such stream.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Each topic and each prefix (then `true`) with the number of streams that name it.
+    pub fn topic_counts(&self) -> impl Iterator<Item = ((&str, bool), usize)> {
+        let count = |is_prefix| move |(p, streams): (_, &ByTag)| ((p, is_prefix), streams.count());
+        let topics = self.topics.iter().map(|(topic, streams)| (&**topic, streams));
+        let prefixes = self.prefixes.iter().map(|(prefix, streams)| (&**prefix, streams));
+        topics.map(count(false)).chain(prefixes.map(count(true)))
     }
 
     pub fn insert(&mut self, connection: &Connection, filter: &Filter, key: usize) {

@@ -29,6 +29,13 @@ impl<K: Hash + Eq> RateLimit<K> {
         }
     }
 
+    /// Whether a call would be allowed at `now_ms`.
+    pub fn has_room(&self, key: &K, now_ms: u64) -> bool {
+        let full_again_us = self.full_again_us.lock().get(key).copied().unwrap_or(0);
+        let now_us = now_ms * 1000;
+        now_us.max(full_again_us) + self.period_us - now_us <= self.window_us
+    }
+
     /// Whether a call is allowed at `now_ms`; if so, it is counted.
     pub fn take(&self, key: K, now_ms: u64) -> bool {
         if self.period_us == 0 {
@@ -63,7 +70,9 @@ mod tests {
     #[test]
     fn allowance_is_used_up_and_refilled() {
         let rate = RateLimit::new(60, Duration::from_secs(60));
+        assert!(rate.has_room(&1, 5));
         assert_eq!(taken(&rate, 1, 5), 60);
+        assert!(!rate.has_room(&1, 1004) && rate.has_room(&1, 1005));
         assert_eq!(taken(&rate, 2, 5), 60, "each key has its own");
         assert_eq!(taken(&rate, 1, 1004), 0);
         assert_eq!(taken(&rate, 1, 1005), 1);

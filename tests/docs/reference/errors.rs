@@ -209,6 +209,12 @@ const HTTP: &[(&str, &str, &str)] = &[
         "`POST /publish`: no gateway has confirmed yet that this Redis server is the primary \
          ([Fence](../operations/redis.md#fence)); retry after `Retry-After`",
     ),
+    (
+        "redis-refused",
+        "409",
+        "the API of the admin page: Redis refused a command, for example because of a permission; \
+         the message names it",
+    ),
     ("not-signed", "500", "`POST /tickets`: the key cannot sign"),
     ("no-signing-key", "501", "`POST /tickets`: only public keys are configured"),
     (
@@ -242,8 +248,9 @@ fn busy(reason: BusyReason) -> [&'static str; 2] {
         ],
         BusyReason::TooOften => [
             "429",
-            "a poll or a history, or a POST whose API key reached `limits.posts_per_key_per_second`; retry \
-             after `Retry-After`",
+            "a poll or a history, or a POST whose API key reached `limits.posts_per_key_per_second`; \
+             on the admin listener, an address that sent 60 unknown API keys within a minute; \
+             retry after `Retry-After`",
         ],
     }
 }

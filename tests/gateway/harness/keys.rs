@@ -190,7 +190,7 @@ pub fn sha256(text: &str) -> String {
 
 /// The value for the setting `api_keys`, with these keys and their scopes.
 pub fn api_keys(keys: &[(&str, &str)]) -> String {
-    let keys: Vec<_> =
-        keys.iter().map(|(key, scope)| json!({"sha256": sha256(key), "scopes": [scope]})).collect();
+    let entry = |(key, scopes): &(&str, &str)| json!({"sha256": sha256(key), "scopes": scopes.split(' ').collect::<Vec<_>>()});
+    let keys: Vec<_> = keys.iter().map(entry).collect();
     json!(keys).to_string()
 }

@@ -5,6 +5,8 @@
 //! and codes with the sources of the handlers. `make test-api` compares the whole with a running
 //! gateway.
 
+mod admin_page;
+mod admin_page_operations;
 mod drift;
 mod operations;
 mod responses;
@@ -18,7 +20,7 @@ const DESCRIPTION: &str = "\
 Relays events from Redis to browsers as Server-Sent Events. The paths with the tag `admin` belong \
 to the admin listener (`admin.listen`), the others to the public one (`server.listen`).
 
-Not described here: CORS preflights, and what every path has in common. Another path gets 404 \
+Not described here: CORS preflights, the admin page (`GET /` of the admin listener), and what every path has in common. Another path gets 404 \
 `not-found`, another method 405 `method-not-allowed` with an `Allow` header. If a parameter is \
 repeated, the first one applies; unknown parameters are ignored. Error codes: \
 docs/reference/errors.md. Events: docs/reference/events.md. How a client behaves: \

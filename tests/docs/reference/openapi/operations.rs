@@ -6,7 +6,10 @@ use sse_gateway::core::{
     reasons::{BusyReason, TicketRejection},
 };
 
-use super::schemas::{reference, text};
+use super::{
+    admin_page_operations,
+    schemas::{reference, text},
+};
 
 pub const CLIENTS: &str = "clients";
 pub const BACKENDS: &str = "backends";
@@ -51,6 +54,9 @@ fn ticket_codes() -> impl Iterator<Item = &'static str> {
 
 /// The codes of a request with an API key.
 const KEY: [&str; 4] = ["not-found", "api-key-missing", "api-key-unknown", "scope-missing"];
+/// The codes of a request to the admin listener with an API key.
+pub(super) const ADMIN_KEY: [&str; 5] =
+    ["not-found", "api-key-missing", "api-key-unknown", "scope-missing", "too-often"];
 /// The codes of a request with a body, in addition.
 const BODY: [&str; 3] = ["too-large", "body-timeout", "too-often"];
 
@@ -67,7 +73,7 @@ fn is_of_histories(reason: BusyReason) -> bool {
     }
 }
 
-fn json_of(schema: &str) -> Value {
+pub(super) fn json_of(schema: &str) -> Value {
     json!({ "application/json": { "schema": reference(schema) } })
 }
 
@@ -75,11 +81,20 @@ fn json_of(schema: &str) -> Value {
 pub fn all() -> Vec<Operation> {
     let mut all = vec![events(), poll(), history(), publish(), tickets()];
     // The admin listener responds to HEAD wherever it responds to GET.
-    for get in probes().into_iter().chain([presence(), connections()]) {
+    for get in probes()
+        .into_iter()
+        .chain([presence(), connections()])
+        .chain(admin_page_operations::reads())
+    {
         let head = head(&get);
         all.extend([get, head]);
     }
-    all.extend([end_connections(), end_connections_of_user()]);
+    all.extend([
+        end_connections(),
+        end_connections_of_user(),
+        admin_page_operations::end_sessions(),
+    ]);
+    all.push(admin_page_operations::publish_test());
     all
 }
 
@@ -153,7 +168,7 @@ fn history() -> Operation {
     }
 }
 
-fn publish() -> Operation {
+pub(super) fn publish() -> Operation {
     // An event in a request is UTF-8, and is always stored, unless it is ephemeral.
     let is_of_requests = |r: &&Rejection| !matches!(r, Rejection::NotUtf8 | Rejection::NotStored);
     let rejections = Rejection::ALL.iter().filter(is_of_requests).map(|r| r.code());
@@ -244,7 +259,7 @@ fn head(get: &Operation) -> Operation {
     }
 }
 
-fn presence() -> Operation {
+pub(super) fn presence() -> Operation {
     Operation {
         path: "/presence",
         method: "get",
@@ -257,8 +272,8 @@ fn presence() -> Operation {
         parameters: &["user", "topic"],
         body: None,
         content: json_of("Presence"),
-        codes: KEY.into_iter().chain(["presence-disabled", "redis-away"]).collect(),
-        sources: &["presence.rs", "api_keys.rs", "params.rs", "responses.rs"],
+        codes: ADMIN_KEY.into_iter().chain(["presence-disabled", "redis-away"]).collect(),
+        sources: &["presence.rs", "admin/access.rs", "api_keys.rs", "params.rs", "responses.rs"],
     }
 }
 
@@ -271,13 +286,13 @@ fn connections() -> Operation {
                       within 2 s are missing.",
         parameters: &["userFilter"],
         content: json_of("Connections"),
-        codes: KEY.to_vec(),
-        sources: &["admin.rs", "api_keys.rs", "params.rs", "responses.rs"],
+        codes: ADMIN_KEY.to_vec(),
+        sources: &["admin.rs", "admin/access.rs", "api_keys.rs", "params.rs", "responses.rs"],
         ..presence()
     }
 }
 
-fn end_connections() -> Operation {
+pub(super) fn end_connections() -> Operation {
     Operation {
         method: "delete",
         id: "endConnections",
@@ -285,7 +300,7 @@ fn end_connections() -> Operation {
         description: "Needs the scope `admin`. Tickets that were signed before are rejected.",
         parameters: &["requiredUser"],
         content: json_of("Revoked"),
-        codes: KEY.into_iter().chain(["redis-away"]).collect(),
+        codes: ADMIN_KEY.into_iter().chain(["redis-away"]).collect(),
         ..connections()
     }
 }

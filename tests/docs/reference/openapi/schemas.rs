@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use sse_gateway::core::{reasons::GapReason, transport::Transport};
 
+use super::admin_page;
+
 /// The characters of user ids and topics: printable ASCII without space, comma and
 /// `* ? [ ] { } \`.
 const NAME: &str = r"[!-)+\x2D->@-Z^-z|~]";
@@ -17,7 +19,7 @@ pub fn text(description: &str) -> Value {
 }
 
 /// Object with these members, all of which are present.
-fn object(description: &str, members: Value) -> Value {
+pub(super) fn object(description: &str, members: Value) -> Value {
     let required: Vec<&String> = members.as_object().expect("an object").keys().collect();
     json!({
         "type": "object", "description": description, "required": required,
@@ -79,6 +81,19 @@ pub fn parameters() -> Value {
             json!({ "type": "string" })),
         "requiredUser": required(query("user", user, reference("Name"))),
         "topic": query("topic", "a topic", reference("Name")),
+        "prefix": query("prefix", "The beginning of user ids.", json!({ "type": "string" })),
+        "itemLimit": query("limit", "Maximum number of items.",
+            json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 })),
+        "anyChannel": required(query("channel", "A channel.", reference("Channel"))),
+        "optionalChannel": query("channel",
+            "The channel of the event. Without it, the logs are searched.", reference("Channel")),
+        "traceId": required(query("id",
+            "The id of an event, or a client's last event id.", reference("EventId"))),
+        "before": query("before", "End before this id: `next` of the page before.",
+            reference("EventId")),
+        "payloads": query("payloads",
+            "`true`: with payloads, of which at most 16 KiB each and 2 MiB in all are returned.",
+            json!({ "type": "boolean", "default": false })),
         "id": required(parameter("path", "id", user, reference("Name"))),
     })
 }
@@ -98,7 +113,7 @@ fn since() -> Value {
 /// All schemas.
 pub fn schemas() -> Value {
     let mut schemas = json!({});
-    for part in [names(), events(), publishing(), tickets(), admin()] {
+    for part in [names(), events(), publishing(), tickets(), admin(), admin_page::schemas()] {
         let Value::Object(part) = part else { panic!("an object") };
         schemas.as_object_mut().expect("an object").extend(part);
     }
@@ -189,7 +204,7 @@ fn events() -> Value {
 }
 
 /// An optional member; `null` counts as absent.
-fn or_null(schema: Value) -> Value {
+pub(super) fn or_null(schema: Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 

@@ -2,13 +2,10 @@
 
 use std::time::Instant;
 
-use super::TraceArgs;
+use super::{self as events, Bounds, Search};
 use crate::{
     core::{catch_up::ClockSnapshot, channel::Channel, id::EventId, part::Part},
-    redis::{
-        commands::{CommandError, Commands},
-        trace::{self as events, Bounds, Search},
-    },
+    redis::commands::{CommandError, Commands},
 };
 
 /// The one server, or the masters of a cluster, that gateways use.
@@ -80,7 +77,7 @@ impl KnownServers {
     pub async fn search(
         &self,
         sides: &[(Part, EventId)],
-        args: &TraceArgs,
+        bounds: Bounds,
     ) -> Result<Search, CommandError> {
         let began = Instant::now();
         let complete = self.unavailable.is_empty();
@@ -88,8 +85,8 @@ impl KnownServers {
         for (server, _) in &self.servers {
             for (part, id) in sides {
                 let bounds = Bounds {
-                    logs: args.max_logs.saturating_sub(found.logs),
-                    time: args.max_time.saturating_sub(began.elapsed()),
+                    logs: bounds.logs.saturating_sub(found.logs),
+                    time: bounds.time.saturating_sub(began.elapsed()),
                 };
                 found.add(events::search(server, *id, *part, bounds).await?);
             }
