@@ -35,7 +35,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Http
 }
 
 /// The id before which the entries are wanted: of an event, or of an entry without an epoch.
-fn before(params: &Params<'_>) -> Result<Option<EventId>, BadRequest> {
+fn before(params: &Params) -> Result<Option<EventId>, BadRequest> {
     let Some(text) = params.non_empty("before") else { return Ok(None) };
     let id = EventId::parse(text).or_else(|| EventId::parse_entry(text, 0));
     id.map(Some).ok_or_else(|| BadRequest {
