@@ -12,6 +12,7 @@
 //! | [`core`] | ids, channels, envelope, frames, stream state, catch-up decisions. Pure | nothing |
 //! | [`settings`], [`metrics`] | configuration; metrics | `core` |
 //! | [`backoff`], [`log_limit`], [`error_chain`] | delays between attempts; limits for log lines; errors as one line | nothing |
+//! | [`postgres`] | connections to Postgres, its outbox table | `settings` |
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
@@ -43,6 +44,7 @@ pub mod error_chain;
 pub mod http;
 pub mod log_limit;
 pub mod metrics;
+pub mod postgres;
 pub mod redis;
 pub mod settings;
 pub mod state;

@@ -6,13 +6,14 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "core",
     "backoff",
     "settings",
     "log_limit",
     "error_chain",
     "metrics",
+    "postgres",
     "auth",
     "state",
     "redis",

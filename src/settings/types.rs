@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{PemFile, RedisUrl};
+use super::{PemFile, Postgres, RedisUrl};
 use crate::core::{
     address::AddressHeader,
     channel_rules::{ChannelPolicy, ChannelRules},
@@ -24,6 +24,8 @@ pub struct Settings {
     pub redis: Redis,
     /// Handling of plain publishes.
     pub publishers: Publishers,
+    /// Where events come from besides Redis and HTTP.
+    pub sources: Sources,
     /// The replay log.
     pub history: History,
     /// Rules for single channels, with the defaults of `[history]`.
@@ -150,6 +152,13 @@ pub enum PlainPublish {
 pub struct Publishers {
     /// How a plain PUBLISH is handled.
     pub plain: PlainPublish,
+}
+
+/// `[sources]`
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// An outbox table and notifications of Postgres.
+    pub postgres: Postgres,
 }
 
 /// `[history]`
