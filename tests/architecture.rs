@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "core",
     "backoff",
     "settings",
@@ -16,6 +16,7 @@ const LAYERS: [&str; 13] = [
     "auth",
     "state",
     "redis",
+    "sources",
     "admission",
     "http",
     "app",

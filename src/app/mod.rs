@@ -11,6 +11,7 @@ pub mod memory;
 mod plain_fields;
 pub mod reload;
 pub mod run;
+pub mod source_thread;
 pub mod signals;
 pub mod tls;
 pub mod watch;

@@ -8,9 +8,11 @@ pub mod load;
 pub mod parse;
 mod parse_channels;
 mod parse_keys;
+mod parse_sources;
 mod pem_file;
 pub mod redis_url;
 pub mod sample;
+pub mod sources;
 pub mod table;
 mod types;
 
@@ -18,4 +20,5 @@ pub use error::ConfigError;
 pub use load::{Loaded, SettingsSource, load};
 pub use pem_file::PemFile;
 pub use redis_url::{RedisTarget, RedisUrl, ServerAddress};
+pub use sources::Sources;
 pub use types::*;

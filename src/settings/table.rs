@@ -4,7 +4,9 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_channels, parse_keys, pem_file};
+use super::{
+    Settings, error::ValueError, parse, parse_channels, parse_keys, parse_sources, pem_file,
+};
 use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
 /// One key of the configuration.
@@ -124,6 +126,12 @@ keys! {
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
+    "sources.redis_streams" = "[]",
+        "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
+         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", channel, \
+         type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for each. See \
+         docs/guides/redis-streams.md.",
+        |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
     "history.generation" = "1",
         "Raise it whenever you change channels or another setting of this section except \
          replay_cache_bytes: the functions in Redis take their values from the highest generation.",
