@@ -16,6 +16,7 @@
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
+//! | [`sources`] | external sources: entries that others write become events | `redis` |
 //! | [`admission`] | which clients are admitted; readiness | `redis` |
 //! | [`http`] | the public and the admin listener | `admission` |
 //! | [`app`] | builds an instance, runs it, drains it | `http` |
@@ -47,6 +48,7 @@ pub mod metrics;
 pub mod postgres;
 pub mod redis;
 pub mod settings;
+pub mod sources;
 pub mod state;
 
 /// Private items that the fuzz targets (`fuzz/`) and benches need; not part of the API.

@@ -17,6 +17,7 @@ const LAYERS: [&str; 14] = [
     "auth",
     "state",
     "redis",
+    "sources",
     "admission",
     "http",
     "app",

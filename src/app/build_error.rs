@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use super::{descriptors::DescriptorsError, tls::CertificateError};
-use crate::{auth::SetupError, redis::tls::TlsError};
+use crate::{auth::SetupError, redis::tls::TlsError, sources::SourcesError};
 
 /// Why an instance cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub enum BuildError {
     /// The files for TLS to Redis cannot be used.
     #[error(transparent)]
     RedisTls(#[from] TlsError),
+    /// External sources cannot be created.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     /// A thread with its runtime cannot be started.
     #[error("the thread {name} could not be started; check the limits of threads and open files")]
     Thread {
@@ -55,7 +58,8 @@ impl BuildError {
             Self::NoAddress(_)
             | Self::Certificate(_)
             | Self::Descriptors(_)
-            | Self::RedisTls(_) => true,
+            | Self::RedisTls(_)
+            | Self::Sources(_) => true,
         }
     }
 }

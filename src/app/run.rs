@@ -8,7 +8,7 @@ const EXIT_SECOND_SIGNAL: i32 = 130;
 impl Gateway {
     /// Serves until the first signal, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
-        let Self { context, limits, lifecycle, link, public, admin, refresher, .. } = self;
+        let Self { context, limits, lifecycle, link, sources, public, admin, refresher, .. } = self;
         if let Some(refresher) = refresher {
             actix_rt::spawn(refresher.run());
         }
@@ -16,7 +16,7 @@ impl Gateway {
             context.metrics.clone(),
             limits.connections.clone(),
         ));
-        let drain = Drain { context, limits, lifecycle, link, public, admin };
+        let drain = Drain { context, limits, lifecycle, link, sources, public, admin };
         let name = signals.next().await;
         drain.announce(name);
         tokio::select! {

@@ -19,6 +19,9 @@ pub enum KeySource {
 const TICKET_KEYS: [&str; 4] =
     ["tickets.secret", "tickets.secret_file", "tickets.keys", "tickets.jwks_url"];
 
+/// The names of the sources of `sources.postgres`.
+const POSTGRES_SOURCES: [&str; 2] = ["postgres", "postgres-notify"];
+
 pub(super) fn consistency(
     s: &Settings,
     values: &Values,
@@ -123,6 +126,12 @@ fn check_postgres(
         let message = "is used only with TLS; add sslmode=verify-full to sources.postgres.url, or \
                        remove this setting";
         fail(&keys[0], &keys[0], message);
+    }
+    let mut streams = s.sources.redis_streams.iter();
+    if let Some(stream) = streams.find(|stream| POSTGRES_SOURCES.contains(&stream.name.as_str())) {
+        let message =
+            format!("two sources have the name {:?}; give the stream another one", stream.name);
+        fail("sources.redis_streams", "sources.redis_streams", &message);
     }
     if postgres.outbox.is_none() && postgres.channels.is_empty() {
         let message = "nothing is read from Postgres; set sources.postgres.outbox or \

@@ -4,7 +4,10 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use toml::Value;
 
-use super::{Settings, error::ValueError, parse, parse_channels, parse_keys, pem_file, postgres};
+use super::{
+    Settings, error::ValueError, parse, parse_channels, parse_keys, parse_sources, pem_file,
+    postgres,
+};
 use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
 /// One key of the configuration.
@@ -146,7 +149,7 @@ keys! {
          published_at).",
         |s, v| s.sources.postgres.published = postgres::published(v)?;
     "sources.postgres.batch" = "100", "Maximum number of rows to read and publish at a time.",
-        |s, v| s.sources.postgres.batch = parse::number(v, 1..=1000)? as usize;
+        |s, v| s.sources.postgres.batch = parse::number(v, 1..=256)? as usize;
     "sources.postgres.poll_interval" = r#""1s""#,
         "How often to look for rows without a notification: a lost notification delays a row by at \
          most this.",
@@ -155,6 +158,12 @@ keys! {
         "Channels of Postgres whose notifications (NOTIFY) are published. Unlike rows, those sent \
          while no gateway listens are lost.",
         |s, v| s.sources.postgres.channels = postgres::channels(v)?;
+    "sources.redis_streams" = "[]",
+        "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
+         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", channel, \
+         type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for each. See \
+         docs/guides/redis-streams.md.",
+        |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
     "history.generation" = "1",
         "Raise it whenever you change channels or another setting of this section except \
          replay_cache_bytes: the functions in Redis take their values from the highest generation.",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{PemFile, Postgres, RedisUrl};
+use super::{PemFile, RedisUrl, Sources};
 use crate::core::{
     address::AddressHeader,
     channel_rules::{ChannelPolicy, ChannelRules},
@@ -24,7 +24,7 @@ pub struct Settings {
     pub redis: Redis,
     /// Handling of plain publishes.
     pub publishers: Publishers,
-    /// Where events come from besides Redis and HTTP.
+    /// External sources.
     pub sources: Sources,
     /// The replay log.
     pub history: History,
@@ -152,13 +152,6 @@ pub enum PlainPublish {
 pub struct Publishers {
     /// How a plain PUBLISH is handled.
     pub plain: PlainPublish,
-}
-
-/// `[sources]`
-#[derive(Clone, Debug, Default)]
-pub struct Sources {
-    /// An outbox table and notifications of Postgres.
-    pub postgres: Postgres,
 }
 
 /// `[history]`
