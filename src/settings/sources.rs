@@ -11,10 +11,15 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// The number of sources.
+    pub fn len(&self) -> usize {
+        let Self { redis_streams } = self;
+        redis_streams.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        let Self { redis_streams } = self;
-        redis_streams.is_empty()
+        self.len() == 0
     }
 }
 

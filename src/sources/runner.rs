@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     lease::SourceLease,
     metrics::SourceMetrics,
-    publishing::{LeaseLost, Publisher},
+    publishing::Publisher,
     source::{MAX_ENTRIES, Source, SourceError},
 };
 use crate::{
