@@ -6,6 +6,7 @@ use super::args::{CheckArgs, EX_CONFIG, EX_UNAVAILABLE};
 use crate::{
     core::channel_rules::{ChannelPolicy, ChannelRules},
     error_chain::ErrorChain,
+    metrics::Metrics,
     redis::{
         cluster::discovery::{Discovered, DiscoveryError, discover},
         commands::CommandError,
@@ -13,6 +14,10 @@ use crate::{
         tls,
     },
     settings::{Settings, check::warnings, parse::show_duration, sample},
+    sources::{
+        Sources,
+        source::{Fault, SourceError},
+    },
 };
 
 /// Channels that no rule matches, in the list of rules.
@@ -81,9 +86,13 @@ pub fn check(args: &CheckArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match actix_rt::System::new().block_on(connect(&settings)) {
-        Ok(report) => {
+        Ok((report, sources)) => {
             print(&report);
-            ExitCode::from(if report.is_usable() { 0 } else { EX_CONFIG })
+            let of_redis = if report.is_usable() { 0 } else { EX_CONFIG };
+            let of_sources = print_sources(sources);
+            // What must be changed comes before what may pass.
+            let status = [of_redis, of_sources].into_iter().max().unwrap_or(0);
+            ExitCode::from(status)
         }
         Err(failure) => {
             eprintln!("{}", ErrorChain(&failure));
@@ -92,7 +101,10 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
+/// A source, and what was found or why it cannot be used.
+type CheckedSource = (String, Result<String, SourceError>);
+
+async fn connect(settings: &Settings) -> Result<(ServerReport, Vec<CheckedSource>), Failure> {
     let Discovered { commands, nodes } = discover(settings).await.map_err(|error| match error {
         DiscoveryError::Redis { address, source } if source.is_login_refusal() => {
             Failure::Login { address, source }
@@ -103,7 +115,30 @@ async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
         true => inspect(&commands, settings).await,
         false => inspect_cluster(&commands, &nodes, settings).await,
     };
-    report.map_err(|source| Failure::of(commands.address(), source))
+    let report = report.map_err(|source| Failure::of(commands.address(), source))?;
+    let metrics = Metrics::new();
+    let sources = Sources::new(settings, &metrics, || commands.clone());
+    let sources = sources.map_err(|error| Failure::Discovery(DiscoveryError::Tls(error)))?;
+    Ok((report, sources.check().await))
+}
+
+/// Prints what was found of each source, and returns the exit status.
+fn print_sources(sources: Vec<CheckedSource>) -> u8 {
+    let mut status = 0;
+    for (name, checked) in sources {
+        match checked {
+            Ok(found) => println!("ok: source {name}: {found}"),
+            Err(error) => {
+                println!("error: source {name}: {}", ErrorChain(&error));
+                let own = match error.fault {
+                    Fault::Unavailable => EX_UNAVAILABLE,
+                    Fault::Misconfigured => EX_CONFIG,
+                };
+                status = status.max(own);
+            }
+        }
+    }
+    status
 }
 
 /// Prints what applies to the channels of each rule, and to all others.

@@ -82,12 +82,17 @@ fn check_redis(
         }
     }
     let files = ["redis.tls.ca_file", "redis.tls.certificate_file", "redis.tls.key_file"];
-    for key in files.into_iter().filter(|key| !s.redis.url.tls && is_set(key)) {
+    let urls = || {
+        let own = s.sources.redis_streams.iter().filter_map(|stream| stream.url.as_ref());
+        own.chain([&s.redis.url])
+    };
+    let has_tls = urls().any(|url| url.tls);
+    for key in files.into_iter().filter(|key| !has_tls && is_set(key)) {
         let message = "is used only with TLS; change the scheme of redis.url (rediss://, \
                        rediss+sentinel://, rediss+cluster://), or remove this setting";
         fail(key, key, message);
     }
-    let sentinel = matches!(s.redis.url.target, RedisTarget::Sentinel { .. });
+    let sentinel = urls().any(|url| matches!(url.target, RedisTarget::Sentinel { .. }));
     for key in ["redis.sentinel_username", "redis.sentinel_password"] {
         if !sentinel && is_set(key) {
             let message = "is used only with sentinels; remove it, or use redis+sentinel:// in \

@@ -36,6 +36,21 @@ pub struct Postgres {
     pub channels: Vec<String>,
 }
 
+impl Postgres {
+    /// The number of sources: the outbox, and notifications.
+    pub fn len(&self) -> usize {
+        match self.url {
+            Some(_) => usize::from(self.outbox.is_some()) + usize::from(!self.channels.is_empty()),
+            None => 0,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What happens to the rows of published events (`sources.postgres.published`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PublishedRows {

@@ -13,10 +13,15 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// The number of sources.
+    pub fn len(&self) -> usize {
+        let Self { redis_streams, postgres } = self;
+        redis_streams.len() + postgres.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        let Self { redis_streams, postgres } = self;
-        redis_streams.is_empty() && postgres.url.is_none()
+        self.len() == 0
     }
 }
 

@@ -55,6 +55,7 @@ mod presence;
 mod rates;
 mod recorder_cluster;
 mod recorder_leases;
+mod redis_streams;
 mod redis_tls;
 mod refused;
 mod request_id;
