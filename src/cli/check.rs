@@ -15,7 +15,7 @@ use crate::{
     },
     settings::{Settings, check::warnings, parse::show_duration, sample},
     sources::{
-        Sources,
+        Sources, SourcesError,
         source::{Fault, SourceError},
     },
 };
@@ -28,6 +28,8 @@ const OTHERS: &str = "other channels";
 enum Failure {
     #[error(transparent)]
     Discovery(DiscoveryError),
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     #[error("Redis at {address} was not checked")]
     Unavailable {
         address: Arc<str>,
@@ -54,7 +56,9 @@ impl Failure {
     /// Whether the configuration must be changed. Otherwise another attempt can succeed.
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Discovery(DiscoveryError::Tls(_)) | Self::Login { .. } => EX_CONFIG,
+            Self::Discovery(DiscoveryError::Tls(_)) | Self::Sources(_) | Self::Login { .. } => {
+                EX_CONFIG
+            }
             Self::Discovery(DiscoveryError::Redis {
                 source: CommandError::Rejected(_), ..
             }) => EX_CONFIG,
@@ -118,8 +122,7 @@ async fn connect(settings: &Settings) -> Result<(ServerReport, Vec<CheckedSource
     let report = report.map_err(|source| Failure::of(commands.address(), source))?;
     let metrics = Metrics::new();
     let sources = Sources::new(settings, &metrics, || commands.clone());
-    let sources = sources.map_err(|error| Failure::Discovery(DiscoveryError::Tls(error)))?;
-    Ok((report, sources.check().await))
+    Ok((report, sources?.check().await))
 }
 
 /// Prints what was found of each source, and returns the exit status.
