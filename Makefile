@@ -7,8 +7,8 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix faults soak \
-  fmt lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
+  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix test-outbox \
+  faults soak fmt lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
   reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -144,8 +144,8 @@ test-build:
 	echo "== building the tests"
 	cargo test --workspace --locked --no-run
 
-test-rust: test-build ## run the Rust tests with a real Redis
-	@bash .ci/need redis-test python openssl
+test-rust: test-build ## run the Rust tests with a real Redis and a real Postgres
+	@bash .ci/need redis-test postgres python openssl
 	echo "== cargo test"
 	# Most of the time they wait for processes.
 	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
@@ -156,7 +156,7 @@ BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: n
 
 # Not part of `make test`, because it takes many minutes.
 test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes
-	@bash .ci/need redis-test python openssl
+	@bash .ci/need redis-test postgres python openssl
 	busy=()
 	trap 'kill "$${busy[@]}"' EXIT
 	for _ in 1 2 3 4; do
@@ -174,7 +174,7 @@ SERVERS ?= redis-8 valkey-8 valkey-9
 # downloaded fails it.
 test-matrix: test-build $(CLIENTS)/$(MODULES) $(VENV)/done
 test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-9" ARGS=a filter)
-	@bash .ci/need redis-test python openssl
+	@bash .ci/need redis-test postgres python openssl
 	failed=()
 	for server in $(SERVERS); do
 	  if ! program=$$(.ci/server $$server); then
@@ -194,6 +194,13 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	  exit 1
 	fi
 	echo "== passed with: $(SERVERS)"
+
+# Not part of `make test`, which runs a short selection of it. On a quiet machine, set the limit of
+# the lag: OUTBOX_LAG_P99_MS=50.
+test-outbox: ## 10,000 rows of a Postgres outbox despite random kills; the lag after a commit
+	@bash .ci/need cc redis-test postgres
+	cargo test --release --locked -p sse-gateway --test gateway -- \
+	  --ignored --nocapture --test-threads 1 postgres_kills::
 
 FAULTS_MINUTES ?= 20
 FAULTS_PAGE    ?= docs/operations/reliability.md

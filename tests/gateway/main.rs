@@ -49,6 +49,7 @@ mod pages;
 mod payloads;
 mod poll;
 mod postgres_connect;
+mod postgres_kills;
 mod postgres_notify;
 mod postgres_outbox;
 mod presence;
