@@ -108,7 +108,8 @@ impl StreamTable<'_> {
         let only_templates = ["type", "payload", "id", "keep"];
         if self.has("envelope") {
             for name in only_templates.into_iter().filter(|name| self.table.contains_key(*name)) {
-                let problem = format!("{name} must not be set together with envelope, which has it");
+                let problem =
+                    format!("{name} must not be set together with envelope, which has it");
                 self.problems.push(invalid!("stream {}: {problem}; remove it", self.number));
             }
             let field = self.member("envelope", parse::non_empty)?;

@@ -167,9 +167,8 @@ impl Publisher {
         let prefix = &self.settings.redis.channel_prefix;
         let name = event.channel.strip_prefix(prefix.as_str()).unwrap_or(&event.channel);
         let policy = Channel::parse(name).map(|channel| self.settings.channels.of(&channel));
-        let max = policy.map_or(self.settings.channels.largest_event_bytes(), |policy| {
-            policy.max_event_bytes
-        });
+        let max = policy
+            .map_or(self.settings.channels.largest_event_bytes(), |policy| policy.max_event_bytes);
         if event.payload.len() > max {
             let text = format!(
                 "the payload has {} bytes, max_event_bytes (of history, or of a rule in channels) \

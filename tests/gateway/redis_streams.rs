@@ -10,7 +10,8 @@ use crate::harness::{
 };
 
 /// A stream whose writer does not know the gateway.
-pub const ORDERS: &str = r#"[{"stream": "orders", "channel": "broadcast:orders", "type": "order"}]"#;
+pub const ORDERS: &str =
+    r#"[{"stream": "orders", "channel": "broadcast:orders", "type": "order"}]"#;
 const OF_ORDERS: (&str, &str) = ("source", "orders");
 
 fn with(redis: &Redis, streams: &str) -> Builder {
@@ -109,7 +110,8 @@ async fn entries_of_others_become_events() {
     let event = sse.app_event().await;
     assert_eq!(event.event, "order-paid");
     assert_eq!(event.data, r#"{"userId":"42","orderId":"7","status":"paid"}"#);
-    let words = ["XADD", "app:ready", "*", "channel", &user("42"), "type", "t", "payload", "[1, 2]"];
+    let words =
+        ["XADD", "app:ready", "*", "channel", &user("42"), "type", "t", "payload", "[1, 2]"];
     redis.command::<String>(&words).await;
     let event = sse.app_event().await;
     assert_eq!((&*event.event, &*event.data), ("t", "[1, 2]"));
@@ -374,9 +376,8 @@ async fn entries_reach_all_servers_of_a_cluster() {
     let cluster = Cluster::start(3).await;
     let url = format!("redis+cluster://{}", cluster.addresses().join(","));
     let streams = r#"[{"stream": "orders", "channel": "user:{u}:events", "start": "beginning"}]"#;
-    let builder = Gateway::at(&url)
-        .env("PUBLISHERS__PLAIN", "off")
-        .env("SOURCES__REDIS_STREAMS", streams);
+    let builder =
+        Gateway::at(&url).env("PUBLISHERS__PLAIN", "off").env("SOURCES__REDIS_STREAMS", streams);
     let (first, second) = (builder.start().await, builder.start().await);
     let write = async |numbers: std::ops::Range<u32>| {
         for n in numbers {

@@ -119,7 +119,9 @@ impl Group {
         let mut command = redis::cmd("XINFO");
         command.arg("STREAM").arg(&self.stream);
         match self.run::<Value>(&command).await {
-            Ok(info) => Ok(text_of(&info, "last-generated-id").as_deref().and_then(StreamId::parse)),
+            Ok(info) => {
+                Ok(text_of(&info, "last-generated-id").as_deref().and_then(StreamId::parse))
+            }
             Err(error) if error.reply().and_then(RedisError::code) == Some("ERR") => Ok(None),
             Err(error) => Err(error),
         }
@@ -184,9 +186,11 @@ impl Group {
         let mut pipeline = redis::pipe();
         pipeline.atomic().add_command(of_stream).add_command(of_groups);
         let (stream, groups): (Value, Vec<Value>) = self.here()?.run_all(&pipeline).await?;
-        let own = groups.iter().find(|group| text_of(group, "name").as_deref() == Some(&self.group));
+        let own =
+            groups.iter().find(|group| text_of(group, "name").as_deref() == Some(&self.group));
         let Some(own) = own else { return Ok(0) };
-        let (last, added) = (text_of(&stream, "last-generated-id"), text_of(&stream, "entries-added"));
+        let (last, added) =
+            (text_of(&stream, "last-generated-id"), text_of(&stream, "entries-added"));
         let lag = text_of(own, "lag").and_then(|lag| lag.parse().ok()).unwrap_or(0);
         let (Some(last), Some(added)) = (last, added) else { return Ok(0) };
         if lag == 0 || text_of(own, "last-delivered-id").as_ref() != Some(&last) {

@@ -34,9 +34,9 @@ pub fn event(mapping: &EntryMapping, fields: &Fields) -> Result<Publish, Unusabl
         text,
         channel: channel(mapping, fields).unwrap_or_default(),
         message: object(
-            fields
-                .iter()
-                .map(|(name, value)| (String::from_utf8_lossy(name), String::from_utf8_lossy(value))),
+            fields.iter().map(|(name, value)| {
+                (String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+            }),
         ),
     })
 }
@@ -85,7 +85,8 @@ fn texts(fields: &Fields) -> Result<Texts<'_>, Fault> {
 }
 
 fn missing(field: &str) -> Fault {
-    let text = format!("the entry has no field {field:?}; write it, or change sources.redis_streams");
+    let text =
+        format!("the entry has no field {field:?}; write it, or change sources.redis_streams");
     (Rejection::BadEntry, text)
 }
 

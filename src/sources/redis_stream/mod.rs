@@ -16,7 +16,11 @@ use super::{
     source::{Entry, MAX_BYTES, MAX_ENTRIES, Outcome, Source, SourceError},
 };
 use crate::{
-    redis::{commands::{CommandError, Commands}, locate::Locator, tls::TlsError},
+    redis::{
+        commands::{CommandError, Commands},
+        locate::Locator,
+        tls::TlsError,
+    },
     settings::{
         self,
         sources::{RedisStream as StreamSettings, StreamStart},
@@ -125,7 +129,10 @@ impl RedisStream {
         let StreamSettings { name, stream, group, .. } = &self.settings;
         if self.position.is_some() {
             tracing::warn!(
-                source = name, stream, group, start,
+                source = name,
+                stream,
+                group,
+                start,
                 "the consumer group was missing and was created again"
             );
         } else {
@@ -229,7 +236,8 @@ impl Source for RedisStream {
     }
 
     async fn next(&mut self, wait: Duration) -> Result<Vec<Entry>, SourceError> {
-        let entries = self.read(wait).await.map_err(|error| self.error("read the stream", error))?;
+        let entries =
+            self.read(wait).await.map_err(|error| self.error("read the stream", error))?;
         self.has_read |= !entries.is_empty();
         self.adapt_count(&entries);
         self.unconfirmed = entries.iter().map(|entry| entry.id.clone()).collect();
