@@ -7,9 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix test-outbox \
-  faults soak fmt lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
-  reference chart clean
+  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix \
+  test-sources test-outbox faults soak fmt lint deny sbom release release-empty release-gateway \
+  release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -218,6 +218,12 @@ soak: ## look for leaks during an hour of connections, publishes and faults (SOA
 	@bash .ci/need redis-test cc
 	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --release --locked -p sse-gateway --test faults -- \
 	  --ignored --exact --nocapture soak::gateways_return_to_their_baseline
+
+# Not part of `make test`, which kills readers three times.
+test-sources: ## 10,000 entries of a Redis stream, with random kills of gateways and Redis
+	@bash .ci/need redis-test cc
+	cargo test --locked -p sse-gateway --test gateway -- --ignored --exact --nocapture \
+	  redis_streams::ten_thousand_entries_arrive_once_despite_random_kills
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.

@@ -109,9 +109,8 @@ pub async fn publish_entries(
     let mut results: Vec<_> = events.iter().map(|_| None).collect();
     let (singles, groups): (Vec<_>, Vec<_>) =
         by_slot(commands, events).into_iter().partition(|numbers| numbers.len() == 1);
-    let call = |n: usize| call(commands, "publish_entry", events[n]);
+    let call = &|n: usize| call(commands, "publish_entry", events[n]);
     let singles = singles.concat();
-    let call = &call;
     let runs = groups.iter().map(|numbers| async move {
         let mut transaction = redis::pipe();
         transaction.atomic().ignore_errors();
@@ -131,9 +130,12 @@ pub async fn publish_entries(
             results[*n] = Some(reply);
         }
     }
-    let replies = commands.run_each::<String>(singles.iter().map(|n| call(*n)).collect()).await;
-    for (n, reply) in singles.into_iter().zip(replies) {
-        results[n] = Some(reply);
+    if !singles.is_empty() {
+        let calls = singles.iter().map(|n| call(*n)).collect();
+        let replies = commands.run_each::<String>(calls).await;
+        for (n, reply) in singles.into_iter().zip(replies) {
+            results[n] = Some(reply);
+        }
     }
     let results = results.into_iter().flatten();
     results.map(|reply| reply.map(|text| text == "stored").map_err(unpublished)).collect()

@@ -36,10 +36,7 @@ register('lease_source', function(keys, args)
     redis.call('SET', keys[1], args[1], 'PX', args[2])
     return 1
   end
-  if holder then
-    redis.call('DEL', keys[1])
-    redis.call('SPUBLISH', LIVE_BROADCAST, 'vacant source')
-  end
+  if holder then redis.call('DEL', keys[1]) end
   return 0
 end, 'allow-oom')
 -- sse_unrecorded 1 <recorder key>: warns streams that events may be missing.
