@@ -145,7 +145,7 @@ test-build:
 	cargo test --workspace --locked --no-run
 
 test-rust: test-build ## run the Rust tests with a real Redis and a real Postgres
-	@bash .ci/need redis-test postgres python openssl
+	@bash .ci/need redis-test postgres pgbouncer python openssl
 	echo "== cargo test"
 	# Most of the time they wait for processes.
 	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
@@ -156,7 +156,7 @@ BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: n
 
 # Not part of `make test`, because it takes many minutes.
 test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes
-	@bash .ci/need redis-test postgres python openssl
+	@bash .ci/need redis-test postgres pgbouncer python openssl
 	busy=()
 	trap 'kill "$${busy[@]}"' EXIT
 	for _ in 1 2 3 4; do
@@ -174,7 +174,7 @@ SERVERS ?= redis-8 valkey-8 valkey-9
 # downloaded fails it.
 test-matrix: test-build $(CLIENTS)/$(MODULES) $(VENV)/done
 test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-9" ARGS=a filter)
-	@bash .ci/need redis-test postgres python openssl
+	@bash .ci/need redis-test postgres pgbouncer python openssl
 	failed=()
 	for server in $(SERVERS); do
 	  if ! program=$$(.ci/server $$server); then

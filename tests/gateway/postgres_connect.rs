@@ -2,7 +2,7 @@
 
 use crate::config::{GOOD, Ran, run};
 use crate::harness::keys::Dir;
-use crate::harness::postgres::{PASSWORD, outbox_sql};
+use crate::harness::postgres::{PASSWORD, Pooler, outbox_sql};
 use crate::harness::{Gateway, Postgres, Redis, user};
 use crate::postgres_outbox::{insert, with_outbox};
 
@@ -87,6 +87,20 @@ async fn faults_of_table_and_rights_are_named_with_their_fix() {
     postgres.sql("ALTER DATABASE postgres SET default_transaction_read_only = on").await;
     let standby = "is a standby or read-only; name the primary in sources.postgres.url";
     assert_fails(&check(&redis, &url, &[]), 78, &[standby]);
+}
+
+/// PgBouncer in transaction mode loses notifications.
+#[tokio::test]
+async fn pooler_is_refused() {
+    let (redis, postgres) = (Redis::start().await, Postgres::start().await);
+    let dropped = "ignore_startup_parameters = options";
+    // One that refuses session settings, and one that drops them.
+    for setting in ["", dropped] {
+        let pooler = Pooler::start(&postgres, setting).await;
+        let url = postgres.url().replace(&postgres.port().to_string(), &pooler.port.to_string());
+        let words = ["is a connection pooler", "name the server itself"];
+        assert_fails(&check(&redis, &url, &[]), 78, &words);
+    }
 }
 
 #[tokio::test]

@@ -187,6 +187,49 @@ impl Drop for Postgres {
     }
 }
 
+/// A PgBouncer in transaction mode, killed when dropped.
+pub struct Pooler {
+    pub port: u16,
+    child: Child,
+}
+
+impl Pooler {
+    /// Starts one in front of a server, with a further setting.
+    pub async fn start(postgres: &Postgres, setting: &str) -> Pooler {
+        let port = process::free_port();
+        let dir = postgres.dir.display();
+        let ini = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={} user={ADMIN} password={PASSWORD}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\nlogfile = {dir}/pooler-{port}.log\n\
+             {setting}\n",
+            postgres.port
+        );
+        let file = postgres.dir.join(format!("pooler-{port}.ini"));
+        std::fs::write(&file, ini).expect("a file");
+        let mut command = Command::new("/usr/sbin/pgbouncer");
+        if let Some((uid, gid)) = unprivileged() {
+            command.uid(uid).gid(gid);
+        }
+        command.arg("-q").arg(&file).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        process::die_with_parent(&mut command);
+        let child = command.spawn().expect("pgbouncer: apt-get install pgbouncer");
+        eventually("a pooler that listens", || async {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        })
+        .await;
+        Pooler { port, child }
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The first block of SQL of the guide.
 pub fn outbox_sql() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/postgres-outbox.md");
