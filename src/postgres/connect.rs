@@ -44,9 +44,11 @@ impl Connector {
         let tls = url.tls.then(|| tls::connector(settings.ca.as_ref())).transpose()?;
         let mut config = url.config.clone();
         let options = config.get_options().unwrap_or_default().to_owned();
-        // A pooler refuses these, or ignores them: the table's check notices that.
+        // A pooler refuses these, or ignores them: `Session::check_is_direct` notices that.
+        // Compiling a short statement takes longer than executing it.
         config.options(format!(
-            "{options} -c statement_timeout={} -c idle_in_transaction_session_timeout={}",
+            "{options} -c jit=off -c statement_timeout={} \
+             -c idle_in_transaction_session_timeout={}",
             settings.timeout.as_millis(),
             IDLE_IN_TRANSACTION.as_millis(),
         ));

@@ -127,6 +127,12 @@ keys! {
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
+    "sources.redis_streams" = "[]",
+        "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
+         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", channel, \
+         type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for each. See \
+         docs/guides/redis-streams.md.",
+        |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
     "sources.postgres.url" = r#""""#,
         "postgres://user:password@host:5432/database; empty = no events from Postgres. Uses TLS \
          unless the host is this one or the URL ends with ?sslmode=disable. Several hosts, \
@@ -158,12 +164,6 @@ keys! {
         "Channels of Postgres whose notifications (NOTIFY) are published. Unlike rows, those sent \
          while no gateway listens are lost.",
         |s, v| s.sources.postgres.channels = postgres::channels(v)?;
-    "sources.redis_streams" = "[]",
-        "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
-         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", channel, \
-         type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for each. See \
-         docs/guides/redis-streams.md.",
-        |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
     "history.generation" = "1",
         "Raise it whenever you change channels or another setting of this section except \
          replay_cache_bytes: the functions in Redis take their values from the highest generation.",

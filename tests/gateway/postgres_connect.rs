@@ -80,6 +80,11 @@ async fn faults_of_table_and_rights_are_named_with_their_fix() {
     postgres.sql("GRANT UPDATE ON sse_outbox TO reader").await;
     let mark = [("SOURCES__POSTGRES__PUBLISHED", "mark")];
     assert_eq!(check(&redis, &reader, &mark).code, Some(0), "DELETE is not needed");
+    // Policies would hide rows silently.
+    postgres.sql("ALTER TABLE sse_outbox ENABLE ROW LEVEL SECURITY").await;
+    let gateway = with_outbox(&redis, &postgres).env("SOURCES__POSTGRES__URL", &reader);
+    let gateway = gateway.env("SOURCES__POSTGRES__PUBLISHED", "mark").start().await;
+    gateway.wait_for_log("row-level security may hide rows").await;
 
     postgres.sql("ALTER TABLE sse_outbox DROP COLUMN key, DROP COLUMN published_at").await;
     let add = "run: ALTER TABLE sse_outbox ADD COLUMN key text NOT NULL DEFAULT gen_random_uuid()";

@@ -95,6 +95,13 @@ impl Outbox {
                 "the column payload has the type jsonb, which reformats events; use json or text"
             );
         }
+        if table.hides_rows {
+            tracing::warn!(
+                table = %options.table,
+                user = connector.user(),
+                "row-level security may hide rows from the gateway; run: ALTER ROLE ... BYPASSRLS"
+            );
+        }
         let client = &session.client;
         // Postgres keeps the order: rows that were inserted after the first read cause a
         // notification.

@@ -31,21 +31,22 @@ impl Statements {
             false => format!("DELETE FROM {name} AS o USING"),
         };
         let key = cut("key", TEXT_LIMIT);
-        // A batch has rows until their payloads reach the limit, at least one.
+        // A batch has rows until their payloads reach the limit, at least one. Their ids are an
+        // array, so that Postgres looks them up in the index, however many rows wait.
         let read = format!(
             "SELECT id::int8, {channel}, {kind},
                 CASE WHEN octet_length(payload::text) <= $3 THEN payload::text END, {key},
                 {columns},
                 extract(epoch FROM clock_timestamp() - created_at)::float8
             FROM {name}
-            WHERE {open} AND id IN (
+            WHERE {open} AND id = ANY(ARRAY(
                 SELECT id FROM (
                     SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS before
                     FROM (
                         SELECT id, least(octet_length(payload::text), $3)::int8 AS bytes
                         FROM {name} WHERE {open} ORDER BY id LIMIT $1
                     ) AS first
-                ) AS sizes WHERE before <= $2)
+                ) AS sizes WHERE before <= $2))
             ORDER BY id FOR UPDATE",
             channel = cut("channel", TEXT_LIMIT),
             kind = cut("type", TEXT_LIMIT),

@@ -38,7 +38,8 @@ const FACTS: &str = "SELECT
     to_regclass($1) IS NOT NULL,
     has_table_privilege(to_regclass($1), 'SELECT'),
     has_any_column_privilege(to_regclass($1), 'UPDATE'),
-    has_table_privilege(to_regclass($1), 'DELETE')";
+    has_table_privilege(to_regclass($1), 'DELETE'),
+    row_security_active(to_regclass($1))";
 
 /// `$1`: the table, quoted. Types without their parameters.
 const TYPES: &str = "SELECT attname::text, format_type(atttypid, NULL)
@@ -49,6 +50,8 @@ const TYPES: &str = "SELECT attname::text, format_type(atttypid, NULL)
 pub struct Table {
     /// The type of each column.
     types: BTreeMap<String, String>,
+    /// Whether policies of row-level security apply, which may hide rows.
+    pub hides_rows: bool,
     /// Whether Postgres stores payloads in another form than they were inserted in.
     pub reformats_payload: bool,
 }
@@ -70,9 +73,9 @@ impl Table {
         let row = session.run(client.query_one(FACTS, &[&name])).await?;
         let get = async {
             let flag = |n| row.try_get::<_, Option<bool>>(n).map(Option::unwrap_or_default);
-            Ok((flag(0)?, [flag(1)?, flag(2)?, flag(3)?]))
+            Ok((flag(0)?, [flag(1)?, flag(2)?, flag(3)?], flag(4)?))
         };
-        let (exists, has) = session.run(get).await?;
+        let (exists, has, hides_rows) = session.run(get).await?;
         if !exists {
             return Err(PostgresError::NoTable { table, user });
         }
@@ -92,7 +95,7 @@ impl Table {
             return Err(PostgresError::Columns { table, faults });
         }
         let reformats_payload = types["payload"] == "jsonb";
-        Ok(Self { types, reformats_payload })
+        Ok(Self { types, hides_rows, reformats_payload })
     }
 
     pub(super) fn has(&self, column: &str) -> bool {
