@@ -43,7 +43,7 @@ async fn envelope_of_a_notification_is_published() {
     postgres.sql(&notify.replace("\"a\"", "\"b\"").replace("\"k\"", "\"l\"")).await;
     assert_eq!(stream.app_event().await.event, "b");
     let reasons: Vec<_> = redis.rejected().await.into_iter().map(|entry| entry.reason).collect();
-    assert_eq!(reasons, ["bad-channel", "bad-entry", "bad-channel"]);
+    assert_eq!(reasons, ["bad-entry", "bad-entry", "bad-channel"]);
     assert_eq!(redis.log_ids(&user("1")).await.len(), 2);
 }
 

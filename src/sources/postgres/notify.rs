@@ -112,7 +112,7 @@ fn event(notice: Notice, max_event_bytes: usize) -> Result<Publish, Unusable> {
             "a notification on {from} must be a JSON object with channel and payload, for example \
              {{\"channel\":\"user:42:events\",\"payload\":1}}"
         );
-        let (reason, channel) = (Rejection::BadChannel, String::new());
+        let (reason, channel) = (Rejection::BadEntry, String::new());
         return Err(Unusable { reason, text, channel, message });
     };
     let is_envelope = serde_json::from_str::<WithPayload<'_>>(&message).is_ok();

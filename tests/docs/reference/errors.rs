@@ -152,7 +152,8 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
         Rejection::BadEntry => [
             "none",
             "entries of external sources only: the entry lacks a field that the settings name; the \
-             log names it",
+             log names it. A notification of Postgres, at most 7,999 bytes, must be a JSON object \
+             with `channel` and `payload`",
         ],
     }
 }
