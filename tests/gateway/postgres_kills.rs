@@ -2,7 +2,7 @@
 //! Postgres are killed meanwhile.
 
 use crate::harness::gateway::Builder;
-use crate::harness::{Event, Gateway, Postgres, Redis, Sse, eventually, eventually_within, user};
+use crate::harness::{Event, Postgres, Redis, Sse, eventually, eventually_within, user};
 use crate::postgres_outbox::with_outbox;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

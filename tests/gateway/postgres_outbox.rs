@@ -67,8 +67,8 @@ async fn columns_of_a_row_are_options_of_the_event() {
 #[tokio::test]
 async fn rejected_rows_block_no_others_and_remain() {
     let (redis, postgres) = (Redis::start().await, Postgres::start().await);
-    let gateway = with_outbox(&redis, &postgres).env("HISTORY__MAX_EVENT_BYTES", "1000").start();
-    let gateway = gateway.await;
+    let builder = with_outbox(&redis, &postgres).env("HISTORY__MAX_EVENT_BYTES", "1000");
+    let gateway = builder.start().await;
     let mut stream = gateway.connect("1").await;
     let large = format!("\"{}\"", "x".repeat(2000));
     let one = user("1");
