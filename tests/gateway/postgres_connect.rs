@@ -8,7 +8,8 @@ use crate::postgres_outbox::{insert, with_outbox};
 
 fn check(redis: &Redis, url: &str, more: &[(&str, &str)]) -> Ran {
     let redis = redis.url();
-    let env = [GOOD, ("REDIS__URL", &redis), ("SOURCES__POSTGRES__URL", url)];
+    let timeout = ("SOURCES__POSTGRES__TIMEOUT", "30s");
+    let env = [GOOD, timeout, ("REDIS__URL", &redis), ("SOURCES__POSTGRES__URL", url)];
     run(&["check-config", "--connect"], &[&env, more].concat())
 }
 

@@ -5,7 +5,10 @@ use crate::harness::{Gateway, Postgres, Redis, Sse, eventually, user};
 
 /// A gateway that reads the outbox.
 pub fn with_outbox(redis: &Redis, postgres: &Postgres) -> Builder {
-    Gateway::durable_only(redis).env("SOURCES__POSTGRES__URL", &postgres.url())
+    Gateway::durable_only(redis)
+        .env("SOURCES__POSTGRES__URL", &postgres.url())
+        // On a busy machine.
+        .env("SOURCES__POSTGRES__TIMEOUT", "30s")
 }
 
 /// An insert of one event.

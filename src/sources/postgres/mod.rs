@@ -82,7 +82,8 @@ impl From<PostgresError> for SourceError {
         };
         match (fault, cause) {
             (Fault::Unavailable, Some(cause)) => Self::unavailable(text, cause),
-            (Fault::Unavailable, None) => Self::unavailable(text, "no reply"),
+            // The text says everything.
+            (Fault::Unavailable, None) => Self::unavailable(text, "did not reply"),
             (Fault::Misconfigured, Some(cause)) => Self::misconfigured(text).caused_by(cause),
             (Fault::Misconfigured, None) => Self::misconfigured(text),
         }
