@@ -102,7 +102,6 @@ async fn entries_of_others_become_events() {
     let gateway = with(&redis, streams).start().await;
     for source in ["orders", "ready", "mail"] {
         gateway.metric_reaches("sse_source_reader", &[("source", source)], 1.0).await;
-        gateway.wait_for_log(&format!("\"source\":\"{source}\",\"stream\"")).await;
     }
     let mut sse = gateway.connect("42").await;
     let words = ["XADD", "orders", "*", "userId", "42", "orderId", "7", "status", "paid"];
@@ -173,13 +172,14 @@ async fn clean_shutdown_hands_the_source_over() {
     let redis = Redis::start().await;
     let (first, second) = (start(&redis).await, with(&redis, ORDERS).start().await);
     write(&redis, 0..100).await;
+    let holder = async || {
+        redis.command::<Option<String>>(&["GET", "sse:lease:source:orders:{broadcast}"]).await
+    };
+    let before = holder().await;
     first.term();
     assert!(first.wait_exit().await.success());
     // The lease was released: it did not have to expire.
-    let holder: Option<String> =
-        redis.command(&["GET", "sse:lease:source:orders:{broadcast}"]).await;
-    let ended = first.log_contains("could not be handed over");
-    assert!(!ended, "{holder:?}");
+    assert_ne!(holder().await, before);
     reader(&[&second]).await;
     write(&redis, 100..200).await;
     all_stored(&redis, 200).await;
@@ -387,8 +387,10 @@ async fn entries_reach_all_servers_of_a_cluster() {
         }
     };
     write(0..70).await;
-    let killed = reader(&[&first, &second]).await;
-    [first, second][killed].kill9();
+    match reader(&[&first, &second]).await {
+        0 => first.kill9(),
+        _ => second.kill9(),
+    }
     write(70..140).await;
     for u in 0..7 {
         let channel = user(&u.to_string());
@@ -407,7 +409,7 @@ async fn check_config_says_whether_sources_can_be_used() {
     let redis = Redis::start().await;
     let url = redis.url();
     let check = |streams: &str| {
-        let settings = [GOOD, ("REDIS__URL", &url), ("SOURCES__REDIS_STREAMS", streams)];
+        let settings = [GOOD, ("REDIS__URL", &*url), ("SOURCES__REDIS_STREAMS", streams)];
         run(&["check-config", "--connect"], &settings)
     };
     let ran = check(ORDERS);
@@ -454,7 +456,7 @@ async fn ten_thousand_entries_arrive_once_despite_random_kills() {
     };
     tokio::select! {
         () = writer => {}
-        () = killer => {}
+        _ = killer => {}
     }
     let numbers = eventually_within(Duration::from_secs(120), "all events", || async {
         Some(stored(&redis, &topic("orders")).await).filter(|all| all.len() >= COUNT as usize)
