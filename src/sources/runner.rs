@@ -1,5 +1,5 @@
-//! Runs one external source on this instance: waits for its lease, reads and publishes entries while
-//! it has it, and releases it at the end.
+//! Runs one external source on this instance: waits for its lease, reads and publishes entries
+//! while it has it, and releases it at the end.
 
 use std::{sync::Arc, time::Duration};
 
