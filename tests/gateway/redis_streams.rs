@@ -212,6 +212,28 @@ async fn paused_reader_takes_nothing_from_its_successor() {
 }
 
 #[tokio::test]
+async fn entries_that_another_reader_received_come_first() {
+    let redis = Redis::start().await;
+    let gateway = start(&redis).await;
+    write(&redis, 0..1).await;
+    all_stored(&redis, 1).await;
+    all_confirmed(&redis).await;
+    // As if a paused reader had waited for longer than its lease: the gateway waits for entries,
+    // and gets only the last one.
+    let mut transaction = redis::pipe();
+    transaction.atomic();
+    transaction.cmd("XADD").arg(&["orders", "*", "n", "1"]);
+    transaction.cmd("XADD").arg(&["orders", "*", "n", "2"]);
+    let group = ["GROUP", "sse-gateway", "another", "STREAMS", "orders", ">"];
+    transaction.cmd("XREADGROUP").arg(&group);
+    transaction.cmd("XADD").arg(&["orders", "*", "n", "3"]);
+    transaction.exec_async(&mut redis.conn().await).await.expect("written");
+    all_stored(&redis, 4).await;
+    all_confirmed(&redis).await;
+    gateway.wait_for_log("another reader has received entries").await;
+}
+
+#[tokio::test]
 async fn rejected_entries_are_kept_and_block_nothing() {
     let redis = Redis::start().await;
     let streams = r#"[{"stream": "orders", "channel": "user:{userId}:events"}]"#;
@@ -274,7 +296,11 @@ async fn wiped_redis_is_read_from_the_start() {
     write(&redis, 0..3).await;
     all_stored(&redis, 3).await;
     redis.flushall().await;
-    write(&redis, 0..4).await;
+    // Their ids are lower than the position of the source.
+    for n in 0..4 {
+        let (id, n) = (format!("{}-1", n + 1), n.to_string());
+        redis.command::<String>(&["XADD", "orders", &id, "n", &n]).await;
+    }
     all_stored(&redis, 4).await;
     gateway.wait_for_log("the consumer group was missing and was created again").await;
 }
