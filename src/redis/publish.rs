@@ -50,8 +50,12 @@ pub enum PublishError {
     NoReply(Arc<CommandError>),
 }
 
-fn call(commands: &Commands, function: &str, publish: &Publish) -> Cmd {
-    let mut call = commands.call(function, &[commands.keys.publish(&publish.channel)]);
+fn call(commands: &Commands, publish: &Publish) -> Cmd {
+    let call = commands.call("publish", &[commands.keys.publish(&publish.channel)]);
+    add_event(call, publish)
+}
+
+fn add_event(mut call: Cmd, publish: &Publish) -> Cmd {
     call.arg(&publish.kind).arg(&publish.payload);
     let Publish { key, retry_ms, options, unseen, .. } = publish;
     add_options(&mut call, key.as_deref(), *retry_ms, options.as_deref(), unseen.as_deref());
@@ -91,7 +95,7 @@ pub fn add_options(
 
 /// Publishes events in order, and returns the id or the error of each.
 pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<String, PublishError>> {
-    let calls = events.iter().map(|event| call(commands, "publish", event)).collect();
+    let calls = events.iter().map(|event| call(commands, event)).collect();
     let replies = commands.run_each::<String>(calls).await;
     replies.into_iter().map(|reply| reply.map_err(unpublished)).collect()
 }
@@ -100,8 +104,9 @@ pub async fn publish(commands: &Commands, events: &[Publish]) -> Vec<Result<Stri
 /// it was stored now (and not before, under the same key), or its error.
 ///
 /// If one event is refused for now, those after it on its channel are, too: the events of one slot
-/// are one transaction, during which nothing changes. Therefore a caller that repeats the refused
-/// ones in their order keeps the order.
+/// are one transaction, during which no server is adopted or gets replicas, and the library refuses
+/// what follows an event that is above the rate. Therefore a caller that repeats the refused ones
+/// in their order keeps the order.
 pub async fn publish_entries(
     commands: &Commands,
     events: &[&Publish],
@@ -109,7 +114,13 @@ pub async fn publish_entries(
     let mut results: Vec<_> = events.iter().map(|_| None).collect();
     let (singles, groups): (Vec<_>, Vec<_>) =
         by_slot(commands, events).into_iter().partition(|numbers| numbers.len() == 1);
-    let call = &|n: usize| call(commands, "publish_entry", events[n]);
+    let attempt = fastrand::u64(..);
+    let call = &|n: usize| {
+        let key = commands.keys.publish(&events[n].channel);
+        let mut call = commands.call("publish_entry", &[key]);
+        call.arg(attempt);
+        add_event(call, events[n])
+    };
     let singles = singles.concat();
     let runs = groups.iter().map(|numbers| async move {
         let mut transaction = redis::pipe();

@@ -129,9 +129,9 @@ keys! {
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
     "sources.redis_streams" = "[]",
         "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
-         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", channel, \
-         type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for each. See \
-         docs/guides/redis-streams.md.",
+         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", \
+         channel, type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for \
+         each. See docs/guides/redis-streams.md.",
         |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
     "sources.postgres.url" = r#""""#,
         "postgres://user:password@host:5432/database; empty = no events from Postgres. Uses TLS \

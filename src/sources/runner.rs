@@ -1,5 +1,5 @@
-//! Runs one external source on this instance: waits for its lease, reads and publishes entries while
-//! it has it, and releases it at the end.
+//! Runs one external source on this instance: waits for its lease, reads and publishes entries
+//! while it has it, and releases it at the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -67,8 +67,6 @@ impl<S: Source> Runner<S> {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         while self.await_lease(&mut stop).await {
-            tracing::info!(source = self.name, "this instance reads the source now");
-            self.metrics.reader.set(1);
             let end = self.read(&mut stop, &mut backoff).await;
             self.metrics.reader.set(0);
             self.publisher.clear_lag();
@@ -113,11 +111,11 @@ impl<S: Source> Runner<S> {
 
     /// Reads while this instance has the lease.
     async fn read(&mut self, stop: &mut watch::Receiver<bool>, backoff: &mut Backoff) -> End {
-        let Self { source, lease, publisher, .. } = self;
+        let Self { source, lease, publisher, metrics, .. } = self;
         tokio::select! {
             biased;
             () = lease.keep() => End::LeaseLost,
-            end = relay(source, lease, publisher, stop, backoff) => end,
+            end = relay(source, lease, publisher, metrics, stop, backoff) => end,
         }
     }
 
@@ -135,12 +133,15 @@ async fn relay(
     source: &mut impl Source,
     lease: &SourceLease,
     publisher: &Publisher,
+    metrics: &SourceMetrics,
     stop: &mut watch::Receiver<bool>,
     backoff: &mut Backoff,
 ) -> End {
     if let Err(error) = in_time("be prepared", source.prepare()).await {
         return End::Failed(error);
     }
+    tracing::info!(source = source.name(), "this instance reads the source now");
+    metrics.reader.set(1);
     loop {
         let wait = MAX_WAIT.min(lease.remaining() / 2);
         let entries = tokio::select! {

@@ -88,7 +88,7 @@ pub trait Source {
     /// recognised by their keys.
     fn done(&mut self, outcomes: &[Outcome]) -> impl Future<Output = Result<(), SourceError>>;
 
-    /// Ends all connections and forgets what was read and not confirmed.
+    /// Ends what waits for entries, and forgets what was read and not confirmed.
     fn close(&mut self) -> impl Future<Output = ()>;
 
     /// Checks for `check-config --connect` that the source can be used, and changes nothing. The

@@ -21,12 +21,22 @@ local function register(name, callback, ...)
 end
 
 register('publish', publish)
--- sse_publish_entry 1 <channel> <type> <payload> and options: sse_publish for an entry of an
--- external source. Returns `stored` or `duplicate`.
-register('publish_entry', function(keys, args)
-  local reply, duplicate = publish(keys, args)
-  return type(reply) == 'string' and (duplicate or 'stored') or reply
-end)
+-- sse_publish_entry 1 <channel> <attempt> <type> <payload> and options: sse_publish for an entry of
+-- an external source. Returns `stored` or `duplicate`. If the channel's rate refuses an event, it
+-- refuses all later ones of the same attempt: time passes in a transaction, too, and the order
+-- would be lost.
+register('publish_entry', (function()
+  local last, full
+  return function(keys, args)
+    local attempt_id = table.remove(args, 1)
+    if last ~= attempt_id then last, full = attempt_id, {} end
+    if full[keys[1]] then return full[keys[1]] end
+    local reply, duplicate = publish(keys, args)
+    if type(reply) == 'string' then return duplicate or 'stored' end
+    if string.find(reply.err, 'SSE too-often:', 1, true) == 1 then full[keys[1]] = reply end
+    return reply
+  end
+end)())
 -- sse_lease_source 1 <lease key> <instance> <ttl_ms> [RELEASE]: takes, renews or releases the lease
 -- of an external source. Returns 1 if the instance has it now.
 register('lease_source', function(keys, args)

@@ -127,8 +127,8 @@ impl Group {
         }
     }
 
-    /// Creates the group, and the stream if it does not exist. `start` is the id of the entry before
-    /// the first one, or `$`.
+    /// Creates the group, and the stream if it does not exist. `start` is the id of the entry
+    /// before the first one, or `$`.
     pub async fn create(&self, start: &str) -> Result<(), CommandError> {
         let mut command = redis::cmd("XGROUP");
         command.arg("CREATE").arg(&self.stream).arg(&self.group).arg(start).arg("MKSTREAM");
@@ -176,8 +176,8 @@ impl Group {
     }
 
     /// The number of entries that were trimmed before they were delivered, since the last call.
-    /// Known only if all entries that are still in the stream were delivered; otherwise 0. Also 0 if
-    /// entries were deleted one by one (`XDEL`).
+    /// Known only if all entries that are still in the stream were delivered; otherwise 0. Also 0
+    /// if entries were deleted one by one (`XDEL`).
     pub async fn trimmed(&self) -> Result<u64, CommandError> {
         let mut of_stream = redis::cmd("XINFO");
         of_stream.arg("STREAM").arg(&self.stream);

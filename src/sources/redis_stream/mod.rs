@@ -30,6 +30,9 @@ use crate::{
 /// Entries of the first read. The number grows as long as entries are small.
 const FIRST_COUNT: usize = 16;
 
+/// Ids with lower times are not those of a clock: the year 2001.
+const FIRST_MS: u64 = 1_000_000_000_000;
+
 /// A Redis stream.
 pub struct RedisStream {
     settings: StreamSettings,
@@ -243,7 +246,8 @@ impl Source for RedisStream {
         self.unconfirmed = entries.iter().map(|entry| entry.id.clone()).collect();
         let entry = |StreamEntry { id, fields }: StreamEntry| Entry {
             event: mapping::event(&self.settings.mapping, &fields),
-            written_ms: StreamId::parse(&id).map(|id| id.ms),
+            // Others were chosen by the writer.
+            written_ms: StreamId::parse(&id).map(|id| id.ms).filter(|ms| *ms >= FIRST_MS),
             id,
         };
         Ok(entries.into_iter().map(entry).collect())
