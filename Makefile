@@ -7,9 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix faults soak \
-  fmt lint deny sbom release release-empty release-gateway release-libraries release-sums docs \
-  reference chart clean
+  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix \
+  test-sources test-outbox faults soak fmt lint deny sbom release release-empty release-gateway \
+  release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -144,8 +144,8 @@ test-build:
 	echo "== building the tests"
 	cargo test --workspace --locked --no-run
 
-test-rust: test-build ## run the Rust tests with a real Redis
-	@bash .ci/need redis-test python openssl nchan pushpin
+test-rust: test-build ## run the Rust tests with a real Redis and a real Postgres
+	@bash .ci/need redis-test postgres pgbouncer python openssl nchan pushpin
 	echo "== cargo test"
 	rm -f $(SKIPPED)/test-rust
 	mkdir -p $(SKIPPED)
@@ -159,7 +159,7 @@ BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: n
 
 # Not part of `make test`, because it takes many minutes.
 test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy processes
-	@bash .ci/need redis-test python openssl
+	@bash .ci/need redis-test postgres pgbouncer python openssl
 	busy=()
 	trap 'kill "$${busy[@]}"' EXIT
 	for _ in 1 2 3 4; do
@@ -177,7 +177,7 @@ SERVERS ?= redis-8 valkey-8 valkey-9
 # downloaded fails it.
 test-matrix: test-build $(CLIENTS)/$(MODULES) $(VENV)/done
 test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-9" ARGS=a filter)
-	@bash .ci/need redis-test python openssl
+	@bash .ci/need redis-test postgres pgbouncer python openssl
 	failed=()
 	for server in $(SERVERS); do
 	  if ! program=$$(.ci/server $$server); then
@@ -198,6 +198,13 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	fi
 	echo "== passed with: $(SERVERS)"
 
+# Not part of `make test`, which runs a short selection of it. On a quiet machine, set the limit of
+# the lag: OUTBOX_LAG_P99_MS=50.
+test-outbox: ## 10,000 rows of a Postgres outbox despite random kills; the lag after a commit
+	@bash .ci/need cc redis-test postgres
+	cargo test --release --locked -p sse-gateway --test gateway -- \
+	  --ignored --nocapture --test-threads 1 postgres_kills::
+
 FAULTS_MINUTES ?= 20
 FAULTS_PAGE    ?= docs/operations/reliability.md
 
@@ -214,6 +221,12 @@ soak: ## look for leaks during an hour of connections, publishes and faults (SOA
 	@bash .ci/need redis-test cc
 	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --release --locked -p sse-gateway --test faults -- \
 	  --ignored --exact --nocapture soak::gateways_return_to_their_baseline
+
+# Not part of `make test`, which kills readers three times.
+test-sources: ## 10,000 entries of a Redis stream, with random kills of gateways and Redis
+	@bash .ci/need redis-test cc
+	cargo test --locked -p sse-gateway --test gateway -- --ignored --exact --nocapture \
+	  redis_streams::ten_thousand_entries_arrive_once_despite_random_kills
 
 # The last commit with version 1 of the Redis library. It is built from the history, because there
 # is no published release.

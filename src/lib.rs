@@ -13,9 +13,11 @@
 //! | [`settings`], [`metrics`] | configuration; metrics | `core` |
 //! | [`backoff`], [`log_limit`], [`error_chain`] | delays between attempts; limits for log lines; errors as one line | nothing |
 //! | [`spans`] | OpenTelemetry spans and their exporter | `settings`, `metrics` |
+//! | [`postgres`] | connections to Postgres, its outbox table | `settings` |
 //! | [`auth`] | tickets (JWTs), their keys, key sets, API keys | `settings`, `metrics` |
 //! | [`state`] | hubs, connections, recent broadcasts, limits | `auth` |
 //! | [`redis`] | the function library, the link, logs, recorder, sessions | `state` |
+//! | [`sources`] | external sources: entries that others write become events | `redis` |
 //! | [`admission`] | which clients are admitted; readiness | `redis` |
 //! | [`http`] | the public and the admin listener | `admission` |
 //! | [`app`] | builds an instance, runs it, drains it | `http` |
@@ -44,8 +46,10 @@ pub mod error_chain;
 pub mod http;
 pub mod log_limit;
 pub mod metrics;
+pub mod postgres;
 pub mod redis;
 pub mod settings;
+pub mod sources;
 pub mod spans;
 pub mod state;
 

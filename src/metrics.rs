@@ -168,6 +168,28 @@ metrics! {
         "Plain publishes that were relayed live only (publishers.plain = relay).";
     rejected: IntCounterVec = "sse_rejected_total",
         "Messages and events that were rejected, by reason.", ["reason"];
+    source_reader: IntGaugeVec = "sse_source_reader",
+        "1 if this instance reads this external source now; absent without external sources.",
+        ["source"];
+    source_published: IntCounterVec = "sse_source_published_total",
+        "Entries of this external source that this instance published.", ["source"];
+    source_duplicates: IntCounterVec = "sse_source_duplicates_total",
+        "Entries of this external source that were published before, and therefore dropped; for \
+         example after another instance took over.", ["source"];
+    source_rejected: IntCounterVec = "sse_source_rejected_total",
+        "Entries of this external source that were rejected; sse_rejected_total counts them by \
+         reason.", ["source"];
+    source_lost: IntCounterVec = "sse_source_lost_total",
+        "Entries of this external source that were deleted before they were published.",
+        ["source"];
+    source_breaks: IntCounterVec = "sse_source_breaks_total",
+        "Interruptions during which entries of this external source may have been lost: only \
+         notifications of Postgres have no replay. Clients get sse.gap (unrecorded).", ["source"];
+    source_errors: IntCounterVec = "sse_source_errors_total",
+        "Failed attempts to read this external source, or to publish its entries.", ["source"];
+    source_lag: GaugeVec = "sse_source_lag_seconds",
+        "Age of the oldest entry of this external source that was read and is not published yet; 0 \
+         if there is none, and on instances that do not read the source.", ["source"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
     spans: IntCounterVec = "sse_spans_total",
         "Spans of traces by outcome: `exported`, `rejected` (by the collector), `failed` (it is \
@@ -248,9 +270,12 @@ mod tests {
     fn all_metrics_exist_from_the_start() {
         let text = String::from_utf8(Metrics::new().encode()).unwrap();
         // Only instances that record plain publishes have a role, the labels of malformed requests
-        // belong to the HTTP layer, and no server is known yet.
+        // belong to the HTTP layer, and no server or external source is known yet.
         let later = ["sse_recorder_role", "sse_requests_malformed_total"];
-        let is_later = |name: &str| later.contains(&name) || name.starts_with("sse_redis_server_");
+        let prefixes = ["sse_redis_server_", "sse_source_"];
+        let is_later = |name: &str| {
+            later.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        };
         for (name, help, _) in Metrics::ALL.iter().filter(|m| !is_later(m.0)) {
             assert!(text.contains(&format!("# HELP {name} {help}\n")), "{name}");
         }

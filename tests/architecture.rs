@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 16] = [
     "core",
     "backoff",
     "settings",
@@ -14,9 +14,11 @@ const LAYERS: [&str; 14] = [
     "error_chain",
     "metrics",
     "spans",
+    "postgres",
     "auth",
     "state",
     "redis",
+    "sources",
     "admission",
     "http",
     "app",

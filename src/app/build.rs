@@ -17,6 +17,7 @@ use super::{
     link_thread::LinkThread,
     listener::Listener,
     reload::Reloader,
+    source_thread::SourceThread,
     tls::{self, Certificate},
     worker::{self, WorkerParts},
 };
@@ -48,6 +49,7 @@ pub struct Gateway {
     pub(super) limits: Arc<Limits>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) link: LinkThread,
+    pub(super) sources: Option<SourceThread>,
     pub(super) public: Listener,
     pub(super) admin: Listener,
     pub(super) refresher: Option<Refresher>,
@@ -90,6 +92,7 @@ impl Gateway {
             connections: limits.connections.clone(),
         });
         let link = LinkThread::start(context.clone(), name.clone(), recorder)?;
+        let sources = SourceThread::start(&context, &name)?;
         let tls = certificate.clone().map(tls::acceptor).transpose();
         let tls = tls.map_err(BuildError::Tls)?;
         let workers = worker_count(settings.server.workers);
@@ -121,6 +124,7 @@ impl Gateway {
             limits,
             lifecycle,
             link,
+            sources,
             public,
             admin,
             refresher,

@@ -3,7 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use super::{descriptors::DescriptorsError, tls::CertificateError};
-use crate::{auth::SetupError, redis::tls::TlsError, spans::exporter::StartError};
+use crate::{
+    auth::SetupError, redis::tls::TlsError, sources::SourcesError, spans::exporter::StartError,
+};
 
 /// Why an instance cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum BuildError {
     /// The exporter of spans cannot be started.
     #[error(transparent)]
     Spans(#[from] StartError),
+    /// External sources cannot be created.
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     /// A thread with its runtime cannot be started.
     #[error("the thread {name} could not be started; check the limits of threads and open files")]
     Thread {
@@ -58,7 +63,8 @@ impl BuildError {
             Self::NoAddress(_)
             | Self::Certificate(_)
             | Self::Descriptors(_)
-            | Self::RedisTls(_) => true,
+            | Self::RedisTls(_)
+            | Self::Sources(_) => true,
         }
     }
 }

@@ -13,6 +13,8 @@ const PER_WORKER: usize = 2;
 const OTHERS: usize = 24;
 /// Threads other than workers that have a pool of Redis connections: link and admin listener.
 const OTHER_POOLS: usize = 2;
+/// Connections of an external source: to read, to publish, and for its lease.
+const PER_SOURCE: usize = 8;
 /// Minimum number of sockets for clients, without which the gateway does not start.
 const MIN_PUBLIC: usize = 16;
 /// The inverse of two shares of the public sockets: of those to keep free of idle sockets, and of
@@ -58,8 +60,12 @@ impl Descriptors {
         let pools = settings.redis.pool_size * (workers + OTHER_POOLS);
         // Each worker, the admin listener's, and the link.
         let runtimes = PER_RUNTIME * (workers + OTHER_POOLS);
-        let reserved =
-            open + pools + runtimes + PER_WORKER * (workers + 1) + ADMIN_SOCKETS + OTHERS;
+        let sources = match settings.sources.len() {
+            0 => 0,
+            count => PER_RUNTIME + PER_SOURCE * count,
+        };
+        let listeners = PER_WORKER * (workers + 1);
+        let reserved = open + pools + runtimes + sources + listeners + ADMIN_SOCKETS + OTHERS;
         let public = limit.saturating_sub(reserved);
         let max = settings.limits.max_connections;
         if public < MIN_PUBLIC {

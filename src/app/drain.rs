@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{link_thread::LinkThread, listener::Listener};
+use super::{link_thread::LinkThread, listener::Listener, source_thread::SourceThread};
 use crate::{
     redis::link_context::LinkContext,
     settings::PlainPublish,
@@ -19,8 +19,8 @@ use crate::{
 
 /// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// Maximum time for the recorder to hand over, and for presence to end. What both leave of it is
-/// for the last spans.
+/// Maximum time for the recorder and the sources to hand over, and for presence to end. What they
+/// leave of it is for the last spans.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
 /// The parts of an instance that end in order.
@@ -29,6 +29,7 @@ pub(super) struct Drain {
     pub limits: Arc<Limits>,
     pub lifecycle: Arc<Lifecycle>,
     pub link: LinkThread,
+    pub sources: Option<SourceThread>,
     pub public: Listener,
     pub admin: Listener,
     pub exporter: Option<Exporter>,
@@ -42,13 +43,18 @@ impl Drain {
         self.lifecycle.start_draining();
     }
 
-    /// Ends the streams, then presence and the recorder, then the listeners and the links; exports
-    /// the last spans.
+    /// Ends the streams, then presence, the sources and the recorder, then the listeners and the
+    /// links; exports the last spans.
     pub async fn run(mut self) {
         self.end_streams().await;
         let end = Instant::now() + 2 * HAND_OVER;
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
             tracing::warn!("presence could not be ended; it ends with its lease");
+        }
+        if let Some(sources) = self.sources.take()
+            && tokio::time::timeout(HAND_OVER, sources.hand_over()).await.is_err()
+        {
+            tracing::warn!("the sources could not be handed over; their leases expire");
         }
         let records = self.context.settings.publishers.plain == PlainPublish::Record;
         if records && tokio::time::timeout(HAND_OVER, self.link.hand_over()).await.is_err() {

@@ -12,6 +12,7 @@ mod plain_fields;
 pub mod reload;
 pub mod run;
 pub mod signals;
+pub mod source_thread;
 pub mod tls;
 pub mod watch;
 pub mod worker;

@@ -8,13 +8,13 @@ const EXIT_SECOND_SIGNAL: i32 = 130;
 impl Gateway {
     /// Serves until the first signal, then drains; a second signal ends the process at once.
     pub async fn run(self, mut signals: Signals) {
-        let Self { context, limits, lifecycle, link, public, admin, refresher, exporter, .. } =
-            self;
-        if let Some(refresher) = refresher {
+        let Self { context, limits, lifecycle, link, sources, public, admin, .. } = self;
+        if let Some(refresher) = self.refresher {
             actix_rt::spawn(refresher.run());
         }
         actix_rt::spawn(memory::return_regularly());
-        let drain = Drain { context, limits, lifecycle, link, public, admin, exporter };
+        let exporter = self.exporter;
+        let drain = Drain { context, limits, lifecycle, link, sources, public, admin, exporter };
         let name = signals.next().await;
         drain.announce(name);
         tokio::select! {

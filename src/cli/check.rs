@@ -6,6 +6,7 @@ use super::args::{CheckArgs, EX_CONFIG, EX_UNAVAILABLE};
 use crate::{
     core::channel_rules::{ChannelPolicy, ChannelRules},
     error_chain::ErrorChain,
+    metrics::Metrics,
     redis::{
         cluster::discovery::{Discovered, DiscoveryError, discover},
         commands::CommandError,
@@ -13,6 +14,10 @@ use crate::{
         tls,
     },
     settings::{Settings, check::warnings, parse::show_duration, sample},
+    sources::{
+        Sources, SourcesError,
+        source::{Fault, SourceError},
+    },
 };
 
 /// Channels that no rule matches, in the list of rules.
@@ -23,6 +28,8 @@ const OTHERS: &str = "other channels";
 enum Failure {
     #[error(transparent)]
     Discovery(DiscoveryError),
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
     #[error("Redis at {address} was not checked")]
     Unavailable {
         address: Arc<str>,
@@ -49,7 +56,9 @@ impl Failure {
     /// Whether the configuration must be changed. Otherwise another attempt can succeed.
     fn exit_status(&self) -> u8 {
         match self {
-            Self::Discovery(DiscoveryError::Tls(_)) | Self::Login { .. } => EX_CONFIG,
+            Self::Discovery(DiscoveryError::Tls(_)) | Self::Sources(_) | Self::Login { .. } => {
+                EX_CONFIG
+            }
             Self::Discovery(DiscoveryError::Redis {
                 source: CommandError::Rejected(_), ..
             }) => EX_CONFIG,
@@ -81,9 +90,13 @@ pub fn check(args: &CheckArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match actix_rt::System::new().block_on(connect(&settings)) {
-        Ok(report) => {
+        Ok((report, sources)) => {
             print(&report);
-            ExitCode::from(if report.is_usable() { 0 } else { EX_CONFIG })
+            let of_redis = if report.is_usable() { 0 } else { EX_CONFIG };
+            let of_sources = print_sources(sources);
+            // What must be changed comes before what may pass.
+            let status = [of_redis, of_sources].into_iter().max().unwrap_or(0);
+            ExitCode::from(status)
         }
         Err(failure) => {
             eprintln!("{}", ErrorChain(&failure));
@@ -92,7 +105,10 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
+/// A source, and what was found or why it cannot be used.
+type CheckedSource = (String, Result<String, SourceError>);
+
+async fn connect(settings: &Settings) -> Result<(ServerReport, Vec<CheckedSource>), Failure> {
     let Discovered { commands, nodes } = discover(settings).await.map_err(|error| match error {
         DiscoveryError::Redis { address, source } if source.is_login_refusal() => {
             Failure::Login { address, source }
@@ -103,7 +119,29 @@ async fn connect(settings: &Settings) -> Result<ServerReport, Failure> {
         true => inspect(&commands, settings).await,
         false => inspect_cluster(&commands, &nodes, settings).await,
     };
-    report.map_err(|source| Failure::of(commands.address(), source))
+    let report = report.map_err(|source| Failure::of(commands.address(), source))?;
+    let metrics = Metrics::new();
+    let sources = Sources::new(settings, &metrics, || commands.clone());
+    Ok((report, sources?.check().await))
+}
+
+/// Prints what was found of each source, and returns the exit status.
+fn print_sources(sources: Vec<CheckedSource>) -> u8 {
+    let mut status = 0;
+    for (name, checked) in sources {
+        match checked {
+            Ok(found) => println!("ok: source {name}: {found}"),
+            Err(error) => {
+                println!("error: source {name}: {}", ErrorChain(&error));
+                let own = match error.fault {
+                    Fault::Unavailable => EX_UNAVAILABLE,
+                    Fault::Misconfigured => EX_CONFIG,
+                };
+                status = status.max(own);
+            }
+        }
+    }
+    status
 }
 
 /// Prints what applies to the channels of each rule, and to all others.

@@ -99,6 +99,8 @@ rejections! {
     WrongType = "wrong-type",
     /// The channel's rule allows fewer events per second.
     TooOften = "too-often",
+    /// An entry of an external source lacks what the settings make an event of.
+    BadEntry = "bad-entry",
 }
 
 impl fmt::Display for Rejection {

@@ -21,6 +21,7 @@ pub mod queue;
 pub mod reasons;
 pub mod retained;
 pub mod stream_state;
+pub mod template;
 pub mod topics;
 pub mod trace;
 pub mod trace_context;

@@ -133,7 +133,8 @@ fn rejected(rejection: Rejection) -> PublishError {
         | Rejection::TooManyUnseen
         | Rejection::NotStored
         | Rejection::WrongType
-        | Rejection::TooOften => "the payload must be UTF-8 and at most max_event_bytes long",
+        | Rejection::TooOften
+        | Rejection::BadEntry => "the payload must be UTF-8 and at most max_event_bytes long",
     };
     PublishError::Rejected(rejection, message.to_owned())
 }

@@ -102,6 +102,16 @@ impl KeyNames {
         self.broadcast_key("kept")
     }
 
+    /// The lease of an external source.
+    pub fn source_lease(&self, source: &str) -> String {
+        self.broadcast_key(&format!("lease:source:{source}"))
+    }
+
+    /// The last confirmed entry of an external source that cannot keep it itself.
+    pub fn source_position(&self, source: &str) -> String {
+        self.broadcast_key(&format!("source:{source}"))
+    }
+
     /// Stream of the events that no stream was handed in time.
     pub fn undelivered(&self) -> String {
         self.broadcast_key("undelivered")

@@ -16,7 +16,7 @@ use crate::{
 
 /// Version of the library. Its functions also accept the calls of the previous version, because
 /// gateways are updated one by one.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 /// The text of the library, in this order.
 pub(super) const SOURCE: &str = concat!(
     include_str!("library/names.lua"),

@@ -3,7 +3,7 @@
 
 use tokio::sync::mpsc;
 
-use super::commands::Commands;
+use super::commands::{CommandError, Commands};
 use crate::error_chain::ErrorChain;
 use crate::log_limit::LogLimit;
 use crate::{core::envelope::Rejection, state::clock::unix_ms};
@@ -52,15 +52,24 @@ pub fn channel() -> (mpsc::Sender<Rejected>, mpsc::Receiver<Rejected>) {
     mpsc::channel(CAPACITY)
 }
 
+/// Writes one rejected message to `sse:rejected`.
+///
+/// # Errors
+/// See [`CommandError`].
+pub async fn write(commands: &Commands, rejected: &Rejected) -> Result<(), CommandError> {
+    let Rejected { channel, reason, message } = rejected;
+    let mut command = redis::cmd("XADD");
+    command.arg(commands.keys.rejected()).arg("MAXLEN").arg("~").arg(MAX_ENTRIES).arg("*");
+    command.arg("channel").arg(&channel[..]).arg("reason").arg(reason.code());
+    command.arg("message").arg(&message[..]);
+    commands.run::<String>(&command).await.map(drop)
+}
+
 /// Writes rejected messages to `sse:rejected` until the sender is dropped.
 pub async fn write_all(commands: Commands, mut rejected: mpsc::Receiver<Rejected>) {
     let log = LogLimit::new(LOG_INTERVAL_MS);
-    while let Some(Rejected { channel, reason, message }) = rejected.recv().await {
-        let mut command = redis::cmd("XADD");
-        command.arg(commands.keys.rejected()).arg("MAXLEN").arg("~").arg(MAX_ENTRIES).arg("*");
-        command.arg("channel").arg(&channel[..]).arg("reason").arg(reason.code());
-        command.arg("message").arg(&message[..]);
-        if let Err(error) = commands.run::<String>(&command).await
+    while let Some(rejected) = rejected.recv().await {
+        if let Err(error) = write(&commands, &rejected).await
             && let Some(suppressed) = log.allow(unix_ms())
         {
             tracing::warn!(

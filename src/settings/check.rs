@@ -19,6 +19,9 @@ pub enum KeySource {
 const TICKET_KEYS: [&str; 4] =
     ["tickets.secret", "tickets.secret_file", "tickets.keys", "tickets.jwks_url"];
 
+/// The names of the sources of `sources.postgres`.
+const POSTGRES_SOURCES: [&str; 2] = ["postgres", "postgres-notify"];
+
 pub(super) fn consistency(
     s: &Settings,
     values: &Values,
@@ -50,6 +53,7 @@ pub(super) fn consistency(
         }
     }
     check_redis(s, &is_set, &mut fail);
+    check_postgres(s, &is_set, &mut fail);
     // An invalid key has already been reported.
     let has_key = !s.tickets.keys.is_empty() || s.tickets.jwks_url.is_some();
     let reported = errors.iter().any(|e| TICKET_KEYS.contains(&e.key.as_str()));
@@ -78,12 +82,17 @@ fn check_redis(
         }
     }
     let files = ["redis.tls.ca_file", "redis.tls.certificate_file", "redis.tls.key_file"];
-    for key in files.into_iter().filter(|key| !s.redis.url.tls && is_set(key)) {
+    let urls = || {
+        let own = s.sources.redis_streams.iter().filter_map(|stream| stream.url.as_ref());
+        own.chain([&s.redis.url])
+    };
+    let has_tls = urls().any(|url| url.tls);
+    for key in files.into_iter().filter(|key| !has_tls && is_set(key)) {
         let message = "is used only with TLS; change the scheme of redis.url (rediss://, \
                        rediss+sentinel://, rediss+cluster://), or remove this setting";
         fail(key, key, message);
     }
-    let sentinel = matches!(s.redis.url.target, RedisTarget::Sentinel { .. });
+    let sentinel = urls().any(|url| matches!(url.target, RedisTarget::Sentinel { .. }));
     for key in ["redis.sentinel_username", "redis.sentinel_password"] {
         if !sentinel && is_set(key) {
             let message = "is used only with sentinels; remove it, or use redis+sentinel:// in \
@@ -94,6 +103,45 @@ fn check_redis(
     if is_set("redis.sentinel_username") && !is_set("redis.sentinel_password") {
         let message = "must be set together with redis.sentinel_password; set both or neither";
         fail("redis.sentinel_username", "redis.sentinel_username", message);
+    }
+}
+
+/// Settings of the Postgres source that do not fit its URL.
+fn check_postgres(
+    s: &Settings,
+    is_set: &impl Fn(&str) -> bool,
+    fail: &mut impl FnMut(&str, &str, &str),
+) {
+    let (url, file) = ("sources.postgres.url", "sources.postgres.url_file");
+    if is_set(url) && is_set(file) {
+        fail(
+            url,
+            url,
+            "must not be set together with sources.postgres.url_file; remove one of them",
+        );
+    }
+    let others = ["ca_file", "outbox", "published", "channels"];
+    let keys = others.map(|key| format!("sources.postgres.{key}"));
+    for key in keys.iter().filter(|key| !is_set(url) && !is_set(file) && is_set(key)) {
+        fail(key, key, "is used only with sources.postgres.url; set it, or remove this setting");
+    }
+    let postgres = &s.sources.postgres;
+    let Some(server) = &postgres.url else { return };
+    if !server.tls && is_set(&keys[0]) {
+        let message = "is used only with TLS; add sslmode=verify-full to sources.postgres.url, or \
+                       remove this setting";
+        fail(&keys[0], &keys[0], message);
+    }
+    let mut streams = s.sources.redis_streams.iter();
+    if let Some(stream) = streams.find(|stream| POSTGRES_SOURCES.contains(&stream.name.as_str())) {
+        let message =
+            format!("two sources have the name {:?}; give the stream another one", stream.name);
+        fail("sources.redis_streams", "sources.redis_streams", &message);
+    }
+    if postgres.outbox.is_none() && postgres.channels.is_empty() {
+        let message = "nothing is read from Postgres; set sources.postgres.outbox or \
+                       sources.postgres.channels";
+        fail(&keys[1], &keys[1], message);
     }
 }
 
@@ -208,6 +256,29 @@ mod tests {
         let key = ("REDIS__TLS__KEY_FILE", path);
         let text = loaded(&[SECRET, ("REDIS__URL", "rediss://a"), certificate, key]).unwrap_err();
         assert!(text[0].to_string().contains("must contain a private key in PEM"), "{text:?}");
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn postgres_settings_must_fit_the_url() {
+        let with = |env: &[(&str, &str)]| errors(&[&[SECRET], env].concat());
+        let url = ("SOURCES__POSTGRES__URL", "postgres://u:p@127.0.0.1/shop");
+        let (outbox, channels) = ("SOURCES__POSTGRES__OUTBOX", "SOURCES__POSTGRES__CHANNELS");
+        assert_eq!(with(&[url]), [""; 0]);
+        assert_eq!(with(&[url, (outbox, ""), (channels, "sse")]), [""; 0]);
+        assert_eq!(with(&[url, (outbox, "")]), ["sources.postgres.outbox"]);
+        assert_eq!(with(&[(outbox, "events")]), ["sources.postgres.outbox"]);
+        assert_eq!(with(&[(channels, "sse")]), ["sources.postgres.channels"]);
+        let file = std::env::temp_dir().join(format!("sse-check-url-{}", std::process::id()));
+        std::fs::write(&file, "postgres://u:p@127.0.0.1/shop\n").unwrap();
+        let from_file = ("SOURCES__POSTGRES__URL_FILE", file.to_str().unwrap());
+        assert_eq!(with(&[from_file]), [""; 0]);
+        assert_eq!(with(&[url, from_file]), ["sources.postgres.url"]);
+        std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        let ca = ("SOURCES__POSTGRES__CA_FILE", file.to_str().unwrap());
+        assert_eq!(with(&[url, ca]), ["sources.postgres.ca_file"]);
+        assert_eq!(with(&[("SOURCES__POSTGRES__URL", "postgres://u:p@db/shop"), ca]), [""; 0]);
         std::fs::remove_file(file).unwrap();
     }
 

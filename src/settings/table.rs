@@ -5,7 +5,8 @@ use std::{ops::RangeInclusive, time::Duration};
 use toml::Value;
 
 use super::{
-    Settings, error::ValueError, parse, parse_channels, parse_keys, parse_tracing, pem_file,
+    Settings, error::ValueError, parse, parse_channels, parse_keys, parse_sources, parse_tracing,
+    pem_file, postgres,
 };
 use crate::core::channel_rules::{ChannelPolicy, ChannelRules};
 
@@ -126,6 +127,43 @@ keys! {
         "How to handle a plain PUBLISH: `record` (logged, can be replayed), `relay` (live only, \
          without id) or `off`.",
         |s, v| s.publishers.plain = parse::plain_publish(v)?;
+    "sources.redis_streams" = "[]",
+        "Redis streams that others write; each entry becomes an event. At most 16: [{ stream = \
+         \"orders\", name, group = \"sse-gateway\", url, start = \"new\"|\"beginning\", \
+         channel, type, payload, id, keep, envelope }], or one [[sources.redis_streams]] table for \
+         each. See docs/guides/redis-streams.md.",
+        |s, v| s.sources.redis_streams = parse_sources::redis_streams(v)?;
+    "sources.postgres.url" = r#""""#,
+        "postgres://user:password@host:5432/database; empty = no events from Postgres. Uses TLS \
+         unless the host is this one or the URL ends with ?sslmode=disable. Several hosts, \
+         separated by commas: the first one that accepts writes. Set it in the environment.",
+        |s, v| if let Some(url) = postgres::url(v)? { s.sources.postgres.url = Some(url) };
+    "sources.postgres.url_file" = r#""""#,
+        "File with that URL, instead of sources.postgres.url.",
+        |s, v| if let Some(url) = postgres::url_file(v)? { s.sources.postgres.url = Some(url) };
+    "sources.postgres.ca_file" = r#""""#,
+        "PEM file of the authorities to trust with TLS; empty = the public ones. Read at startup.",
+        |s, v| s.sources.postgres.ca = pem_file::certificates(v)?;
+    "sources.postgres.timeout" = r#""5s""#,
+        "Maximum time to connect to a server, and for each statement.",
+        |s, v| s.sources.postgres.timeout = parse::duration(v, ms(100, 60 * SECOND))?;
+    "sources.postgres.outbox" = r#""sse_outbox""#,
+        "Table whose rows are published, [schema.]table; empty = none.",
+        |s, v| s.sources.postgres.outbox = postgres::table(v)?;
+    "sources.postgres.published" = r#""delete""#,
+        "What happens to rows whose events were published: `delete`, or `mark` (sets \
+         published_at).",
+        |s, v| s.sources.postgres.published = postgres::published(v)?;
+    "sources.postgres.batch" = "100", "Maximum number of rows to read and publish at a time.",
+        |s, v| s.sources.postgres.batch = parse::number(v, 1..=256)? as usize;
+    "sources.postgres.poll_interval" = r#""1s""#,
+        "How often to look for rows without a notification: a lost notification delays a row by at \
+         most this.",
+        |s, v| s.sources.postgres.poll_interval = parse::duration(v, ms(20, HOUR))?;
+    "sources.postgres.channels" = "[]",
+        "Channels of Postgres whose notifications (NOTIFY) are published. Unlike rows, those sent \
+         while no gateway listens are lost.",
+        |s, v| s.sources.postgres.channels = postgres::channels(v)?;
     "history.generation" = "1",
         "Raise it whenever you change channels or another setting of this section except \
          replay_cache_bytes: the functions in Redis take their values from the highest generation.",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use reqwest::{Url, header::HeaderMap};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
-use super::{PemFile, RedisUrl};
+use super::{PemFile, RedisUrl, Sources};
 use crate::core::{
     address::AddressHeader,
     channel_rules::{ChannelPolicy, ChannelRules},
@@ -24,6 +24,8 @@ pub struct Settings {
     pub redis: Redis,
     /// Handling of plain publishes.
     pub publishers: Publishers,
+    /// External sources.
+    pub sources: Sources,
     /// The replay log.
     pub history: History,
     /// Rules for single channels, with the defaults of `[history]`.

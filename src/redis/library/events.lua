@@ -198,7 +198,8 @@ local function append(channel, kind, payload, o)
   return position
 end
 
--- FCALL sse_publish 1 <channel> <type> <payload> and options
+-- FCALL sse_publish 1 <channel> <type> <payload> and options. Returns also `duplicate` if the event
+-- was in the log already.
 local function publish(keys, args)
   if #keys ~= 1 or #args < 2 then
     return reject_call('usage',
@@ -211,5 +212,6 @@ local function publish(keys, args)
   if code then return reject_call(code, other or text) end
   local position
   position, code, text = append(channel, args[1], args[2], o)
-  return position or reject_call(code, text)
+  if not position then return reject_call(code, text) end
+  return position, code
 end

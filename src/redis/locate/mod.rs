@@ -4,7 +4,7 @@
 mod error;
 mod sentinel;
 mod views;
-mod watcher;
+pub mod watcher;
 
 use std::{
     fmt,

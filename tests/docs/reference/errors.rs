@@ -154,6 +154,12 @@ fn event(refusal: Rejection) -> [&'static str; 2] {
             "the channel has more events per second than its \
              [rule](../guides/channel-rules.md#rate) allows; publish again after `Retry-After`",
         ],
+        Rejection::BadEntry => [
+            "none",
+            "entries of external sources only: the entry lacks a field that the settings name; the \
+             log names it. A notification of Postgres, at most 7,999 bytes, must be a JSON object \
+             with `channel` and `payload`",
+        ],
     }
 }
 

@@ -36,6 +36,7 @@ const OTHERS: &str = "\
 | label | value | meaning |
 |---|---|---|
 | `server` | `host:port` | the Redis server: the primary, or a master of a cluster |
+| `source` | name | the external source, as in the settings |
 | `transport` | `stream` | `GET /events` |
 | | `poll` | `GET /events/poll` |
 | `kind` | `user`, `broadcast` | the kind of channel |

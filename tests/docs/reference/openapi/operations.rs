@@ -169,8 +169,10 @@ fn history() -> Operation {
 }
 
 pub(super) fn publish() -> Operation {
-    // An event in a request is UTF-8, and is always stored, unless it is ephemeral.
-    let is_of_requests = |r: &&Rejection| !matches!(r, Rejection::NotUtf8 | Rejection::NotStored);
+    // An event in a request is UTF-8, is always stored, unless it is ephemeral, and is no entry of an
+    // external source.
+    let others = [Rejection::NotUtf8, Rejection::NotStored, Rejection::BadEntry];
+    let is_of_requests = |r: &&Rejection| !others.contains(r);
     let rejections = Rejection::ALL.iter().filter(is_of_requests).map(|r| r.code());
     Operation {
         path: "/publish",

@@ -1,0 +1,52 @@
+//! TLS to Postgres. The certificate and the name of the host are always checked.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::pem};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::settings::PemFile;
+
+/// Why `sources.postgres.ca_file` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// It contains something else than certificates of authorities.
+    #[error(
+        "sources.postgres.ca_file: {} must contain certificates of authorities; use such a file",
+        .0.display()
+    )]
+    Authority(PathBuf, #[source] rustls::Error),
+    /// It is not valid PEM.
+    #[error("sources.postgres.ca_file: {} must be valid PEM; use such a file", .0.display())]
+    Pem(PathBuf, #[source] pem::Error),
+    /// rustls supports no protocol version.
+    #[error("sources.postgres: TLS could not be initialised")]
+    Protocol(#[source] rustls::Error),
+}
+
+/// TLS with the authorities of `ca`, or the public ones.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn connector(ca: Option<&PemFile>) -> Result<MakeRustlsConnect, TlsError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Protocol)?
+        .with_root_certificates(roots(ca)?)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn roots(ca: Option<&PemFile>) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let Some(ca) = ca else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(roots);
+    };
+    let all = ca.certificates().map_err(|source| TlsError::Pem(ca.path.clone(), source))?;
+    for certificate in all {
+        let added = roots.add(certificate);
+        added.map_err(|source| TlsError::Authority(ca.path.clone(), source))?;
+    }
+    Ok(roots)
+}
