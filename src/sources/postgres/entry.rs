@@ -31,7 +31,8 @@ fn event(mut row: Row, max_event_bytes: usize) -> Result<Publish, Unusable> {
     }
     match checked(&row) {
         Ok(Envelope { kind, key, retry_ms, options, unseen, .. }) => {
-            Ok(Publish { channel: row.channel, kind, payload, key, retry_ms, options, unseen })
+            let (channel, trace) = (row.channel, None);
+            Ok(Publish { channel, kind, payload, key, retry_ms, options, unseen, trace })
         }
         Err(reason) => {
             let text = "the row has an invalid value; see the reference page Errors".to_owned();
@@ -64,6 +65,7 @@ fn checked(row: &Row) -> Result<Envelope<'static>, Rejection> {
         ephemeral: None,
         tags: tags.as_deref(),
         unseen: unseen.as_deref(),
+        trace: None,
     })
 }
 

@@ -121,7 +121,7 @@ fn event(notice: Notice, max_event_bytes: usize) -> Result<Publish, Unusable> {
         false => Err(Rejection::BadEntry),
     };
     match decoded {
-        Ok(Envelope { kind, payload, key, retry_ms, options, unseen }) => Ok(Publish {
+        Ok(Envelope { kind, payload, key, retry_ms, options, unseen, trace }) => Ok(Publish {
             channel,
             kind,
             payload: payload.to_owned(),
@@ -129,6 +129,7 @@ fn event(notice: Notice, max_event_bytes: usize) -> Result<Publish, Unusable> {
             retry_ms,
             options,
             unseen,
+            trace,
         }),
         Err(reason) => {
             let text = "the notification is invalid; see the reference page Errors".to_owned();

@@ -7,6 +7,7 @@ use crate::{
         envelope::{self, DEFAULT_TYPE, Envelope, Rejection},
         event_options::{EventOptions, Retain, Tags},
         template::Template,
+        trace_context::TraceParent,
     },
     redis::publish::Publish,
     settings::sources::{EntryMapping, EntryTemplates},
@@ -122,6 +123,14 @@ fn of_members(texts: &Texts<'_>) -> Result<Publish, Fault> {
             return Err((Rejection::BadRetry, problem.to_owned()));
         }
     };
+    let trace = match texts.get("traceparent").map(TraceParent::parse) {
+        None => None,
+        Some(Ok(trace)) => trace.filter(|trace| trace.is_sampled),
+        Some(Err(_)) => {
+            let problem = "traceparent must be that of W3C trace context";
+            return Err((Rejection::BadTraceParent, problem.to_owned()));
+        }
+    };
     let options = EventOptions { retain, tags, is_ephemeral, unseen_ms: None };
     Ok(Publish {
         channel: texts.required("channel")?.to_owned(),
@@ -131,6 +140,7 @@ fn of_members(texts: &Texts<'_>) -> Result<Publish, Fault> {
         retry_ms,
         options: (options != EventOptions::default()).then(|| Box::new(options)),
         unseen: texts.get("unseen").map(str::to_owned),
+        trace,
     })
 }
 
@@ -149,8 +159,9 @@ fn of_envelope(
     let envelope = decoded.map_err(|reason| {
         (reason, format!("the envelope in the field {field:?} is rejected: {reason}"))
     })?;
-    let Envelope { kind, payload, key, retry_ms, options, unseen } = envelope;
-    Ok(Publish { channel, kind, payload: payload.to_owned(), key, retry_ms, options, unseen })
+    let Envelope { kind, payload, key, retry_ms, options, unseen, trace } = envelope;
+    let payload = payload.to_owned();
+    Ok(Publish { channel, kind, payload, key, retry_ms, options, unseen, trace })
 }
 
 fn of_templates(texts: &Texts<'_>, templates: &EntryTemplates) -> Result<Publish, Fault> {
