@@ -74,7 +74,7 @@ build: ## build the release binary
 
 # Fails if events were lost or the CPU time per delivery exceeds the budget.
 bench: ## benchmark against other servers, update docs/benchmarks.md (20 minutes, quiet machine)
-	@bash .ci/need cc redis python nchan
+	@bash .ci/need cc redis python nchan pushpin
 	cargo build --release --workspace --locked
 	status=0
 	$(TARGET)/release/loadtest bench --out docs $(ARGS) || status=$$?
@@ -86,7 +86,7 @@ bench: ## benchmark against other servers, update docs/benchmarks.md (20 minutes
 	exit $$status
 
 bench-quick: ## short benchmark (minutes), prints a table that is too inaccurate to publish
-	@bash .ci/need cc redis nchan
+	@bash .ci/need cc redis nchan pushpin
 	cargo build --release --workspace --locked
 	out=$$(mktemp -d)
 	trap 'rm -rf "$$out"' EXIT
@@ -145,8 +145,11 @@ test-build:
 	cargo test --workspace --locked --no-run
 
 test-rust: test-build ## run the Rust tests with a real Redis
-	@bash .ci/need redis-test python openssl
+	@bash .ci/need redis-test python openssl nchan pushpin
 	echo "== cargo test"
+	rm -f $(SKIPPED)/test-rust
+	mkdir -p $(SKIPPED)
+	export SSE_SKIPPED=$(SKIPPED)/test-rust
 	# Most of the time they wait for processes.
 	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
 

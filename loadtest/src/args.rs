@@ -214,8 +214,8 @@ pub struct Common {
     /// {topic} and {user} are replaced
     #[arg(long, help_heading = "Load")]
     pub publish_url: Option<String>,
-    /// Request body for --publish post; {payload} and {user} are replaced, and {payload-string} by
-    /// the payload as a JSON string
+    /// Request body for --publish post; {payload} and {user} are replaced, {payload-string} by the
+    /// payload as a JSON string, and {payload-escaped} by the same without its quotes
     #[arg(long, default_value = "{payload}", help_heading = "Load")]
     pub post_body: String,
     /// Request header for --publish post, as 'Name: value'; can be repeated

@@ -369,9 +369,11 @@ fn post(
         PublishMethod::Post { url, body, headers } => {
             let user = schedule.user(source);
             let url = url.replace("{topic}", &schedule.topic).replace("{user}", &user);
+            let string = serde_json::Value::from(payload).to_string();
             let body = body
                 .replace("{user}", &user)
-                .replace("{payload-string}", &serde_json::Value::from(payload).to_string())
+                .replace("{payload-string}", &string)
+                .replace("{payload-escaped}", &string[1..string.len() - 1])
                 .replace("{payload}", payload);
             let request = client.post(url).body(body);
             headers.iter().fold(request, |request, (name, value)| request.header(name, value))

@@ -136,10 +136,8 @@ impl StreamState {
             self.cursor.extend_from_slice(id);
         }
         match event.name {
-            _ if env.target.kind == ServerKind::Centrifugo => {
-                if event.data_lines > 0 {
-                    self.centrifugo_message(env, event.first_line);
-                }
+            _ if env.target.kind == ServerKind::Centrifugo && event.data_lines > 0 => {
+                self.centrifugo_message(env, event.first_line);
             }
             b"sse.connected" => self.opened(env),
             b"sse.gap" => count(&env.stats.gaps, reason(event.first_line)),
@@ -148,6 +146,9 @@ impl StreamState {
                 self.end_reason = Some(format!("{name}: {}", reason(event.first_line)).into());
             }
             name if name.starts_with(b"sse.") => {}
+            // AnyCable's own events.
+            b"welcome" | b"confirm_subscription" | b"confirm_history" | b"ping" => {}
+            b"reject_history" => count(&env.stats.gaps, "reject_history"),
             _ if event.data_lines > 0 => self.receive(env, event.first_line),
             _ => {}
         }

@@ -48,13 +48,14 @@ pub(super) const PLOTS: &str = "\
 
 pub(super) const INSTALL: &str = "
 Nchan: `apt-get install nginx-light libnginx-mod-nchan`.
+Pushpin: `apt-get install pushpin`.
 AnyCable, Centrifugo and Mercure: put `anycable-go`, `centrifugo` and `mercure` on the PATH; the
 next `make bench` includes them.
 Their released binaries have no further dependencies
 (<https://github.com/anycable/anycable/releases>,
 <https://github.com/centrifugal/centrifugo/releases>,
 <https://github.com/dunglas/mercure/releases>).
-`loadtest/README.md` says more, and on which of them the adapters were tested.
+`loadtest/README.md` describes how to build them, and with which versions the adapters were tested.
 ";
 
 pub(super) const NOT_COMPARABLE: &str = "
@@ -77,10 +78,17 @@ pub(super) const NOT_COMPARABLE: &str = "
   tickets.
   Its events are published through its HTTP endpoint, those of the gateway by a durable publish in
   Redis.
+- **Pushpin** has no log and no Redis.
+  For each new stream it asks an origin, which accepts everyone and is not measured; its HTTP server
+  (Condure) and HTTP client (Zurl) are.
+  Its limit of deliveries per second is raised: the default of 2,500 is below every load here.
 - **Mercure**'s open-source hub does not use Redis: it is a single node with a file, and its
   clients are anonymous.
-  **Centrifugo** and **AnyCable** verify one JWT, the same for all streams.
-  AnyCable keeps its history in memory: its Redis broker is not open source.
+- **Centrifugo** verifies a JWT of each user.
+  Its SSE events have no ids, so `EventSource` alone cannot resume: in a storm, the load tester
+  sends the epoch and offset of the last event in the connect request, as a page would have to.
+- **AnyCable** verifies one JWT, the same for all streams, and keeps its history in memory: its
+  Redis broker is not open source.
 - **Events of single users** are published with FCALL (gateway), PUBLISH (`plain-actix`) or HTTP
   requests on four connections (the others), which their servers must parse.
 - **The CPU of Redis is not included** in the server's; its row is empty where there is no Redis.
@@ -92,9 +100,8 @@ pub(super) const NOT_COMPARABLE: &str = "
 - **Loopback**: no packet loss, no network card, no TLS.
   Kernel memory counts both ends of each connection and everything else that the kernel allocated
   in the meantime.
-- **Connects/s**: the load tester signs the gateway's tickets (HS256) at the same time on the same
-  cores, and the gateway creates a session in Redis for each connection.
-  The other servers only accept connections.
+- **Connects/s**: the load tester signs the gateway's tickets and Centrifugo's JWTs (HS256) at the
+  same time on the same cores, and the gateway creates a session in Redis for each connection.
 ";
 
 pub(super) const METHOD: &str = "
@@ -108,5 +115,5 @@ The servers take turns in each scenario; each starts anew every time.
 For the other stream counts, the streams are opened in steps up to the highest count (connects, idle
 memory), then closed in steps, with a load at each step.
 A round of a scenario that would exceed the time budget is skipped.
-loadtest substitutes `__PORT__`, `__REDIS_PORT__`, `__DIR__` and `__TOKEN__`.
+loadtest substitutes `__PORT__`, `__REDIS_PORT__`, `__CONTROL_PORT__`, `__DIR__` and `__TOKEN__`.
 ";

@@ -1,6 +1,7 @@
 //! Servers of the benchmark: how to find, start, subscribe to and publish to each.
 
 mod list;
+mod peers;
 mod process;
 mod start;
 
@@ -33,7 +34,7 @@ pub struct Server {
     /// Starts the processes in a directory and on a port; the measured process is the last one.
     start: fn(&Path, u16) -> Result<Vec<Child>, String>,
     /// Options of loadtest for subscribing and publishing, in which `__PORT__`, `__REDIS_PORT__`,
-    /// `__DIR__` and `__TOKEN__` are replaced.
+    /// `__CONTROL_PORT__`, `__DIR__` and `__TOKEN__` are replaced.
     options: &'static [&'static str],
     /// The same for single-user events.
     user_options: &'static [&'static str],

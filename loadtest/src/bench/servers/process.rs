@@ -20,7 +20,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Key of the gateway's tickets.
 pub(super) const SECRET: &str = "a key of the benchmark, not used anywhere else";
 /// Key of the peers' tokens; must match the files in `peers/`.
-const PEER_KEY: &str = "bench-bench-bench-bench-bench-bench";
+pub(super) const PEER_KEY: &str = "bench-bench-bench-bench-bench-bench";
 
 /// Running server with its helper processes. Dropping it stops them and deletes the directory.
 pub struct RunningServer {
@@ -71,10 +71,9 @@ impl RunningServer {
         const EXPIRY_S: u64 = 4_102_444_800;
         let mut filled = fill_placeholders(option, &self.dir, self.port);
         if filled.contains("__TOKEN__") {
-            // Mercure reads `mercure`, Centrifugo `sub`, AnyCable `ext`.
+            // Mercure reads `mercure`, AnyCable `ext`.
             let claims = serde_json::json!({
                 "mercure": { "publish": ["*"] },
-                "sub": "bench",
                 "ext": r#"{"user":"bench"}"#,
                 "exp": EXPIRY_S,
             });
@@ -114,23 +113,40 @@ impl Drop for RunningServer {
 }
 
 pub(super) fn fill_placeholders(text: &str, dir: &Path, port: u16) -> String {
-    let redis = (port + 1).to_string();
     text.replace("__DIR__", &dir.display().to_string())
         .replace("__PORT__", &port.to_string())
-        .replace("__REDIS_PORT__", &redis)
+        .replace("__REDIS_PORT__", &redis_port(port).to_string())
+        .replace("__CONTROL_PORT__", &control_port(port).to_string())
 }
 
-/// Finds two adjacent free ports below the range of local ports for outgoing connections.
+/// Finds adjacent free ports below the range of local ports for outgoing connections: of the
+/// server, of its Redis or control port, and of its origin.
 fn free_ports() -> Result<u16, String> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let candidates = (0..100).map(|_| fastrand::u16(10_000..16_000) * 2);
+    let candidates = (0..100).map(|_| fastrand::u16(5_000..8_000) * 4);
     candidates
         .into_iter()
-        .find(|port| free(*port) && free(*port + 1))
-        .ok_or("no two adjacent free ports found".to_owned())
+        .find(|port| free(*port) && free(redis_port(*port)) && free(origin_port(*port)))
+        .ok_or("no three adjacent free ports found".to_owned())
 }
 
-fn wait_until_listening(port: u16) -> Result<(), String> {
+/// Returns the port of the Redis of the server on `port`.
+fn redis_port(port: u16) -> u16 {
+    port + 1
+}
+
+/// Returns the control port of the server on `port`, which needs no Redis.
+pub(super) fn control_port(port: u16) -> u16 {
+    port + 1
+}
+
+/// Returns the port of the origin of the server on `port`.
+pub(super) fn origin_port(port: u16) -> u16 {
+    port + 2
+}
+
+/// Waits until a port accepts connections.
+pub(super) fn wait_until_listening(port: u16) -> Result<(), String> {
     let end = Instant::now() + START_TIMEOUT;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > end {
@@ -174,11 +190,11 @@ pub(super) fn spawn(dir: &Path, command: &mut Command) -> Result<Child, String> 
 
 /// Returns the URL of the Redis of the server on `port`.
 pub(super) fn redis_url(port: u16) -> String {
-    format!("redis://127.0.0.1:{}", port + 1)
+    format!("redis://127.0.0.1:{}", redis_port(port))
 }
 
 pub(super) fn redis(dir: &Path, port: u16) -> Result<Child, String> {
-    let port = port + 1;
+    let port = redis_port(port);
     let options = [
         "--bind",
         "127.0.0.1",

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use super::process::{SECRET, fill_placeholders, redis, redis_url, sibling_binary, spawn, version};
+use super::process::{
+    PEER_KEY, SECRET, control_port, fill_placeholders, origin_port, redis, redis_url,
+    sibling_binary, spawn, version, wait_until_listening,
+};
 use crate::bench::machine::first_line;
 
 pub(super) fn gateway(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
@@ -62,7 +65,31 @@ pub(super) fn nchan(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     Ok(vec![redis_child, spawn(dir, Command::new("nginx").arg("-p").arg(dir).arg("-c").arg(file))?])
 }
 
+/// Returns the versions of Pushpin and of its HTTP server.
+pub(super) fn pushpin_version() -> Result<String, String> {
+    let advice = |error| format!("{error} (apt-get install pushpin)");
+    sibling_binary("pushpin-origin")?;
+    let pushpin = version(Path::new("pushpin"), "--version").map_err(advice)?;
+    Ok(format!("{pushpin}, {}", version(Path::new("condure"), "--version").map_err(advice)?))
+}
+
+pub(super) fn pushpin(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
+    let origin = format!("127.0.0.1:{}", origin_port(port));
+    let mut command = Command::new(sibling_binary("pushpin-origin")?);
+    let origin_child = spawn(dir, command.args(["--listen", &origin]))?;
+    wait_until_listening(origin_port(port))?;
+    let text = include_str!("../../../peers/pushpin.conf");
+    let file = write_config(text, "pushpin.conf", dir, port)?;
+    write_config(&format!("* {origin}\n"), "routes", dir, port)?;
+    let mut command = Command::new("pushpin");
+    command.arg("--merge-output").arg("--config").arg(file);
+    let pushpin_child = spawn(dir, &mut command)?;
+    wait_until_listening(control_port(port))?;
+    Ok(vec![origin_child, pushpin_child])
+}
+
 pub(super) fn centrifugo(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
+    fs::write(dir.join("secret"), PEER_KEY).map_err(|error| error.to_string())?;
     let redis_child = redis(dir, port)?;
     let text = include_str!("../../../peers/centrifugo.json");
     let file = write_config(text, "centrifugo.json", dir, port)?;
@@ -76,6 +103,12 @@ pub(super) fn anycable(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
     let mut command = Command::new("anycable-go");
     command.arg("--config-path").arg(file).env("ANYCABLE_DISABLE_TELEMETRY", "true");
     Ok(vec![redis_child, spawn(dir, command.current_dir(dir))?])
+}
+
+/// Returns the version without the hash of its source.
+pub(super) fn mercure_version() -> Result<String, String> {
+    let version = version(Path::new("mercure"), "version")?;
+    Ok(version.split(" h1:").next().unwrap_or_default().to_owned())
 }
 
 pub(super) fn mercure(dir: &Path, port: u16) -> Result<Vec<Child>, String> {
