@@ -1,6 +1,6 @@
 //! Origin behind Pushpin: answers each request for `/events/CHANNEL` with GRIP headers, which tell
-//! Pushpin to keep the stream open, to subscribe it to the channel and to send a comment every 25 s.
-//! It accepts everyone and has no log.
+//! Pushpin to keep the stream open, to subscribe it to the channel and to send a comment after 25 s
+//! without an event. It accepts everyone and has no log.
 
 use actix_web::web::{Path, get};
 use actix_web::{App, HttpResponse, HttpServer};

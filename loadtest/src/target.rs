@@ -46,8 +46,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Host and port for the `Host` header.
     pub authority: String,
-    /// Path and query, in which `{user}`, `{topic}`, `{token}` and `{recover}` are replaced for each
-    /// stream.
+    /// Path and query of all streams, with the placeholders `{user}`, `{topic}`, `{token}` and
+    /// `{recover}`.
     pub path: String,
     /// TLS configuration and server name, if the URL uses https.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,

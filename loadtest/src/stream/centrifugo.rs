@@ -118,6 +118,30 @@ mod tests {
     }
 
     #[test]
+    fn pings_and_replies_are_not_publications() {
+        for message in
+            ["{}", r#"{"connect":{"client":"c","subs":{"load":{"epoch":"e","offset":2}}}}"#]
+        {
+            assert!(!message.starts_with(r#"{"channel":"#));
+            let message: Message<'_> = serde_json::from_str(message).unwrap();
+            assert!(message.disconnect.is_none());
+        }
+        let ping: Message<'_> = serde_json::from_str("{}").unwrap();
+        assert!(ping.connect.is_none());
+    }
+
+    #[test]
+    fn reply_contains_what_a_resuming_client_missed() {
+        let reply = r#"{"connect":{"subs":{"load":{"epoch":"e","offset":3,"was_recovering":true,
+            "recovered":true,"publications":[{"data":{"n":2},"offset":2},{"data":{"n":3}}]}}}}"#;
+        let message: Message<'_> = serde_json::from_str(reply).unwrap();
+        let subscribed = &message.connect.unwrap().subs["load"];
+        assert_eq!((subscribed.epoch.as_str(), subscribed.offset), ("e", 3));
+        let missed: Vec<&str> = subscribed.publications.iter().map(|one| one.data.get()).collect();
+        assert_eq!(missed, [r#"{"n":2}"#, r#"{"n":3}"#]);
+    }
+
+    #[test]
     fn cursor_contains_the_latest_offset() {
         let mut state = StreamState::new(0);
         state.cursor.extend_from_slice(br#""epoch":"abc","offset":9"#);

@@ -136,10 +136,8 @@ impl StreamState {
             self.cursor.extend_from_slice(id);
         }
         match event.name {
-            _ if env.target.kind == ServerKind::Centrifugo => {
-                if event.data_lines > 0 {
-                    self.centrifugo_message(env, event.first_line);
-                }
+            _ if env.target.kind == ServerKind::Centrifugo && event.data_lines > 0 => {
+                self.centrifugo_message(env, event.first_line);
             }
             b"sse.connected" => self.opened(env),
             b"sse.gap" => count(&env.stats.gaps, reason(event.first_line)),

@@ -87,8 +87,8 @@ pub(super) const NOT_COMPARABLE: &str = "
 - **Centrifugo** verifies a JWT of each user.
   Its SSE events have no ids, so `EventSource` alone cannot resume: in a storm, the load tester
   sends the epoch and offset of the last event in the connect request, as a page would have to.
-- **AnyCable** verifies one JWT, the same for all streams, and keeps its history in memory: its Redis
-  broker is not open source.
+- **AnyCable** verifies one JWT, the same for all streams, and keeps its history in memory: its
+  Redis broker is not open source.
 - **Events of single users** are published with FCALL (gateway), PUBLISH (`plain-actix`) or HTTP
   requests on four connections (the others), which their servers must parse.
 - **The CPU of Redis is not included** in the server's; its row is empty where there is no Redis.

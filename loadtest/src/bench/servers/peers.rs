@@ -62,7 +62,10 @@ pub(super) const PUSHPIN: Server = Server {
         "--publish-url",
         "http://127.0.0.1:__CONTROL_PORT__/publish/",
         "--post-body",
-        r#"{"items":[{"channel":"load","formats":{"http-stream":{"content":"data: {payload-escaped}\n\n"}}}]}"#,
+        concat!(
+            r#"{"items":[{"channel":"load","formats":{"http-stream":"#,
+            r#"{"content":"data: {payload-escaped}\n\n"}}}]}"#
+        ),
     ],
     user_options: &[
         "--kind",
@@ -76,7 +79,10 @@ pub(super) const PUSHPIN: Server = Server {
         "--publishers",
         "4",
         "--post-body",
-        r#"{"items":[{"channel":"{user}","formats":{"http-stream":{"content":"data: {payload-escaped}\n\n"}}}]}"#,
+        concat!(
+            r#"{"items":[{"channel":"{user}","formats":{"http-stream":"#,
+            r#"{"content":"data: {payload-escaped}\n\n"}}}]}"#
+        ),
     ],
     unsupported: &[(
         Workload::Storm,
@@ -100,7 +106,10 @@ pub(super) const CENTRIFUGO: Server = Server {
         "--ticket-ttl",
         "1h",
         "--url",
-        "http://127.0.0.1:__PORT__/connection/uni_sse?cf_connect=%7B%22token%22%3A%22{token}%22%2C%22subs%22%3A%7B%22load%22%3A%7B{recover}%7D%7D%7D",
+        concat!(
+            "http://127.0.0.1:__PORT__/connection/uni_sse?cf_connect=",
+            "%7B%22token%22%3A%22{token}%22%2C%22subs%22%3A%7B%22load%22%3A%7B{recover}%7D%7D%7D"
+        ),
         "--publish",
         "post",
         "--publish-url",
@@ -122,7 +131,10 @@ pub(super) const CENTRIFUGO: Server = Server {
         "--ticket-ttl",
         "1h",
         "--url",
-        "http://127.0.0.1:__PORT__/connection/uni_sse?cf_connect=%7B%22token%22%3A%22{token}%22%2C%22subs%22%3A%7B%22{user}%22%3A%7B{recover}%7D%7D%7D",
+        concat!(
+            "http://127.0.0.1:__PORT__/connection/uni_sse?cf_connect=",
+            "%7B%22token%22%3A%22{token}%22%2C%22subs%22%3A%7B%22{user}%22%3A%7B{recover}%7D%7D%7D"
+        ),
         "--publish",
         "post",
         "--publish-url",
