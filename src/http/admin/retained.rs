@@ -7,7 +7,7 @@ use super::{
     Admin, access, answer,
     channel_param::{channel, unavailable},
     limit::limit,
-    payloads::Payloads,
+    payloads::{Payloads, are_wanted},
 };
 use crate::{core::retained::RetainedValue, http::params::Params, redis::retained as values};
 
@@ -21,9 +21,10 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
     let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
     let (channel, commands) = channel(&params, admin)?;
     let limit = limit(&params).map_err(|error| Box::new(error.response()))?;
+    let wanted = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
     let all = values::all(&commands, &channel).await;
     let all = all.map_err(|error| Box::new(unavailable(admin, &error)))?;
-    let mut payloads = Payloads::new(params.get("payloads") == Some("true"));
+    let mut payloads = Payloads::new(wanted);
     let listed: Vec<Value> =
         all.iter().take(limit).map(|value| described(value, &mut payloads)).collect();
     Ok(answer(&json!({

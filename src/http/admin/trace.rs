@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Admin, access, answer,
     channel_param::{channel, unavailable},
-    payloads::Payloads,
+    payloads::{Payloads, are_wanted},
 };
 use crate::{
     http::params::{BadRequest, Params},
@@ -37,7 +37,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
         Some(_) => Some(channel(&params, admin)?.0),
         None => None,
     };
-    let payload = params.get("payloads") == Some("true");
+    let payload = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
     let reads = Reads { payload, expiry: false };
     let wanted = Wanted { position, channel, reads, bounds: BOUNDS };
     match report::report(&admin.commands, &admin.settings, &wanted).await {
