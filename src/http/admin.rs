@@ -171,7 +171,7 @@ impl Listed {
 
 async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::admin(&request, &admin) {
-        return response;
+        return *response;
     }
     let Ok(params) = Params::of(&request) else {
         return responses::error(
@@ -206,7 +206,7 @@ async fn end_connections_of_query(request: HttpRequest, admin: web::Data<Admin>)
 
 async fn end_connections(request: &HttpRequest, user: Option<&str>, admin: &Admin) -> HttpResponse {
     if let Err(response) = access::admin(request, admin) {
-        return response;
+        return *response;
     }
     match user.filter(|user| is_name(user)) {
         Some(user) => end_sessions(user, admin).await,

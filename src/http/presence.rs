@@ -20,7 +20,7 @@ use crate::{
 /// `GET /presence?user=<id>` and `GET /presence?topic=<topic>`.
 pub async fn presence(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::admin(&request, &admin) {
-        return response;
+        return *response;
     }
     if !admin.has_presence {
         return responses::error(

@@ -31,10 +31,12 @@ def accepted_query(path: str, query: dict) -> dict:
     if query.get("since", "")[-1:] not in "smhd":
         # Not a duration: a random time may be in the future.
         query["since"] = "2026-11-27T08:00:00Z"
-    query |= {name: EVENT_ID for name in ("after", "until") if name in query}
+    query |= {name: EVENT_ID for name in ("after", "until", "before") if name in query}
     if "after" in query:
         query.pop("since", None)
-    if path == "/presence":
+    if path == "/api/v1/trace":
+        query["id"] = EVENT_ID
+    if path in ("/presence", "/api/v1/presence"):
         query = {"topic": query["topic"]} if "topic" in query else {"user": query.get("user", "42")}
     return query
 

@@ -42,7 +42,7 @@ def gateway():
     keys = [
         {
             "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
-            "scopes": ["publish", "tickets", "admin"],
+            "scopes": ["publish", "tickets", "admin", "operate"],
         }
     ]
     with Redis() as redis, publishing(redis):
@@ -106,4 +106,5 @@ def test_backends(gateway, tmp_path):
 
 
 def test_admin(gateway, tmp_path):
-    run(tmp_path, "admin", gateway.admin, KEY)
+    event_id = post(gateway, "/publish", {"channel": "user:42:events", "payload": 1})["id"]
+    run(tmp_path, "admin", gateway.admin, KEY, event_id)

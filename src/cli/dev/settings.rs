@@ -9,7 +9,7 @@ use super::{super::args::EX_CONFIG, USER};
 use crate::{
     auth::{MintError, NewTicket, Verifier},
     error_chain::ErrorChain,
-    settings::{self, Settings},
+    settings::{self, Scope, Settings},
     state::clock::unix_ms,
 };
 
@@ -68,7 +68,7 @@ fn secret() -> String {
 
 fn environment(redis: &str, api_key: &str) -> Vec<(String, String)> {
     let digest = hex::encode(digest::digest(&digest::SHA256, api_key.as_bytes()).as_ref());
-    let keys = json!([{ "sha256": digest, "scopes": ["publish", "tickets", "admin"] }]).to_string();
+    let keys = json!([{ "sha256": digest, "scopes": Scope::ALL.map(Scope::name) }]).to_string();
     let fixed = [
         ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
         ("ADMIN__LISTEN", "127.0.0.1:0".to_owned()),

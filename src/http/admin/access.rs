@@ -30,11 +30,11 @@ pub fn unknown_keys() -> RateLimit<IpAddr> {
 ///
 /// # Errors
 /// The response to send.
-pub fn admin(request: &HttpRequest, admin: &Admin) -> Result<ApiKey, HttpResponse> {
+pub fn admin(request: &HttpRequest, admin: &Admin) -> Result<ApiKey, Box<HttpResponse>> {
     let address = request.peer_addr().map(|peer| site(peer.ip()));
     let now_ms = admin.clock.now_ms();
     if address.is_some_and(|address| !admin.unknown_keys.has_room(&address, now_ms)) {
-        return Err(too_many_unknown());
+        return Err(Box::new(too_many_unknown()));
     }
     let key = bearer(request).filter(|key| !key.is_empty());
     let key = admin.auth.api_keys.find(key).and_then(|key| match has(&key, Scope::Admin) {
@@ -45,7 +45,7 @@ pub fn admin(request: &HttpRequest, admin: &Admin) -> Result<ApiKey, HttpRespons
         if let (ApiKeyError::Unknown, Some(address)) = (error, address) {
             admin.unknown_keys.take(address, now_ms);
         }
-        ApiDenial::Key(error).response()
+        Box::new(ApiDenial::Key(error).response())
     })
 }
 
@@ -57,11 +57,11 @@ pub fn operator(
     request: &HttpRequest,
     state: &Admin,
     scopes: &[Scope],
-) -> Result<ApiKey, HttpResponse> {
+) -> Result<ApiKey, Box<HttpResponse>> {
     let key = admin(request, state)?;
     match scopes.iter().any(|scope| has(&key, *scope)) {
         true => Ok(key),
-        false => Err(ApiDenial::Key(ApiKeyError::MissingScope).response()),
+        false => Err(Box::new(ApiDenial::Key(ApiKeyError::MissingScope).response())),
     }
 }
 

@@ -14,15 +14,15 @@ use crate::{
 
 /// The state of a channel.
 pub async fn channel_state(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    read(&request, &admin).await.unwrap_or_else(|response| response)
+    read(&request, &admin).await.unwrap_or_else(|response| *response)
 }
 
-async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, HttpResponse> {
+async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| error.response())?;
+    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
     let (channel, commands) = channel(&params, admin)?;
     let log = channel_log::state(&commands, &channel).await;
-    let log = log.map_err(|error| unavailable(admin, &error))?;
+    let log = log.map_err(|error| Box::new(unavailable(admin, &error)))?;
     let policy = admin.settings.channels.of(&channel);
     Ok(answer(&json!({
         "channel": channel.to_string(),

@@ -17,14 +17,19 @@ use crate::{
 ///
 /// # Errors
 /// The response to send.
-pub fn channel(params: &Params, admin: &Admin) -> Result<(Channel, Commands), HttpResponse> {
+pub fn channel(
+    params: &Params,
+    admin: &Admin,
+) -> Result<(Channel, Commands), Box<HttpResponse>> {
     let channel = params.get("channel").and_then(Channel::parse).ok_or_else(|| {
         let message = "channel must be user:<id>:events or broadcast:<topic>, for example \
                        channel=broadcast:news";
-        BadRequest { code: "bad-channel", message: message.to_owned() }.response()
+        Box::new(BadRequest { code: "bad-channel", message: message.to_owned() }.response())
     })?;
     let commands = admin.commands.of_key(&admin.commands.keys.log(&channel));
-    commands.map(|commands| (channel, commands)).map_err(|error| unavailable(admin, &error))
+    commands
+        .map(|commands| (channel, commands))
+        .map_err(|error| Box::new(unavailable(admin, &error)))
 }
 
 /// The response if Redis did not reply, or refused a command.

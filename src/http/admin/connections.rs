@@ -18,7 +18,7 @@ const MAX_LISTED: usize = 100;
 /// The connections of a user to this instance, and how many there are to all instances.
 pub async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::admin(&request, &admin) {
-        return response;
+        return *response;
     }
     let params = Params::of(&request).ok();
     let Some(user) = user(params.as_ref()) else { return bad_user() };
@@ -53,7 +53,7 @@ async fn presence_of(admin: &Admin, user: &str) -> Value {
 /// Ends the streams and sessions of a user on all instances.
 pub async fn end(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::operator(&request, &admin, &[Scope::Operate]) {
-        return response;
+        return *response;
     }
     let params = Params::of(&request).ok();
     match user(params.as_ref()) {

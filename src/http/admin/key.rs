@@ -14,6 +14,6 @@ pub async fn key(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse 
             let scopes: Vec<&str> = scopes.map(Scope::name).collect();
             answer(&json!({ "scopes": scopes, "instance": &*admin.name }))
         }
-        Err(response) => response,
+        Err(response) => *response,
     }
 }

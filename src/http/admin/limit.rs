@@ -10,7 +10,7 @@ const MAX_LIMIT: usize = 1000;
 /// # Errors
 /// It is not an integer from 1 to 1000.
 pub fn limit(params: &Params) -> Result<usize, BadRequest> {
-    let Some(text) = params.non_empty("limit") else { return Ok(DEFAULT_LIMIT) };
+    let Some(text) = params.get("limit") else { return Ok(DEFAULT_LIMIT) };
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| BadRequest {
         code: "bad-limit",

@@ -7,7 +7,7 @@ use super::{
     Admin, access, answer,
     channel_param::{channel, unavailable},
     limit::limit,
-    payloads::Payloads,
+    payloads::{Payloads, are_wanted},
 };
 use crate::{
     core::{event_options::Retain, id::EventId},
@@ -17,18 +17,19 @@ use crate::{
 
 /// A page of a channel's log.
 pub async fn log(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    read(&request, &admin).await.unwrap_or_else(|response| response)
+    read(&request, &admin).await.unwrap_or_else(|response| *response)
 }
 
-async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, HttpResponse> {
+async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| error.response())?;
+    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
     let (channel, commands) = channel(&params, admin)?;
-    let limit = limit(&params).map_err(|error| error.response())?;
-    let before = before(&params).map_err(|error| error.response())?;
+    let limit = limit(&params).map_err(|error| Box::new(error.response()))?;
+    let wanted = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
+    let before = before(&params).map_err(|error| Box::new(error.response()))?;
     let page = channel_log::before(&commands, &channel, before, limit).await;
-    let page = page.map_err(|error| unavailable(admin, &error))?;
-    let mut payloads = Payloads::new(params.get("payloads") == Some("true"));
+    let page = page.map_err(|error| Box::new(unavailable(admin, &error)))?;
+    let mut payloads = Payloads::new(wanted);
     let events: Vec<Value> = page.entries.iter().map(|e| described(e, &mut payloads)).collect();
     let next = page.entries.last().filter(|_| page.has_more).map(LogEntry::id);
     Ok(answer(&json!({ "channel": channel.to_string(), "events": events, "next": next })))

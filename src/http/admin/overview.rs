@@ -25,7 +25,7 @@ const TOPICS: usize = 20;
 /// The state of the instance.
 pub async fn overview(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::admin(&request, &admin) {
-        return response;
+        return *response;
     }
     let (workers, is_complete) = ask(&admin.delivery, Command::Summarise).await;
     let unready = admin.readiness.unready();

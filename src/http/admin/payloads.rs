@@ -2,10 +2,27 @@
 
 use serde_json::{Value, json};
 
+use crate::http::params::{BadRequest, Params};
+
 /// Maximum size of a payload in a response.
 const PAYLOAD_BYTES: usize = 16 << 10;
 /// Size of all payloads in a response after which the others are left out.
 const ALL_PAYLOADS_BYTES: usize = 2 << 20;
+
+/// Whether a request asks for payloads.
+///
+/// # Errors
+/// `payloads` is neither `true` nor `false`.
+pub fn are_wanted(params: &Params) -> Result<bool, BadRequest> {
+    match params.get("payloads") {
+        Some("true") => Ok(true),
+        Some("false") | None => Ok(false),
+        Some(_) => Err(BadRequest {
+            code: "bad-request",
+            message: "payloads must be true or false".to_owned(),
+        }),
+    }
+}
 
 /// The payloads of a response: none unless the request asks for them, and limited in size.
 pub struct Payloads {

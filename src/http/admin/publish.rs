@@ -20,7 +20,7 @@ pub async fn publish(
 ) -> HttpResponse {
     let key = match access::operator(&request, &admin, &[Scope::Operate, Scope::Publish]) {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if let Err(denial) = request_body::take(&admin.limits, key.sha256, admin.clock.now_ms()) {
         return denial.response();

@@ -7,23 +7,24 @@ use super::{
     Admin, access, answer,
     channel_param::{channel, unavailable},
     limit::limit,
-    payloads::Payloads,
+    payloads::{Payloads, are_wanted},
 };
 use crate::{core::retained::RetainedValue, http::params::Params, redis::retained as values};
 
 /// The values of a channel, in the order of their keys.
 pub async fn retained(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    read(&request, &admin).await.unwrap_or_else(|response| response)
+    read(&request, &admin).await.unwrap_or_else(|response| *response)
 }
 
-async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, HttpResponse> {
+async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| error.response())?;
+    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
     let (channel, commands) = channel(&params, admin)?;
-    let limit = limit(&params).map_err(|error| error.response())?;
+    let limit = limit(&params).map_err(|error| Box::new(error.response()))?;
+    let wanted = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
     let all = values::all(&commands, &channel).await;
-    let all = all.map_err(|error| unavailable(admin, &error))?;
-    let mut payloads = Payloads::new(params.get("payloads") == Some("true"));
+    let all = all.map_err(|error| Box::new(unavailable(admin, &error)))?;
+    let mut payloads = Payloads::new(wanted);
     let listed: Vec<Value> =
         all.iter().take(limit).map(|value| described(value, &mut payloads)).collect();
     Ok(answer(&json!({

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Admin, access, answer,
     channel_param::{channel, unavailable},
-    payloads::Payloads,
+    payloads::{Payloads, are_wanted},
 };
 use crate::{
     http::params::{BadRequest, Params},
@@ -23,26 +23,26 @@ const BOUNDS: Bounds = Bounds { logs: 10_000, time: Duration::from_secs(5) };
 
 /// The report about an event.
 pub async fn trace(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
-    read(&request, &admin).await.unwrap_or_else(|response| response)
+    read(&request, &admin).await.unwrap_or_else(|response| *response)
 }
 
-async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, HttpResponse> {
+async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| error.response())?;
+    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
     let position = params.get("id").and_then(report::position).ok_or_else(|| {
         let message = "id must be an event id as in `id:`, for example 1763719000456-0.k3f9x2";
-        BadRequest { code: "bad-request", message: message.to_owned() }.response()
+        Box::new(BadRequest { code: "bad-request", message: message.to_owned() }.response())
     })?;
     let channel = match params.non_empty("channel") {
         Some(_) => Some(channel(&params, admin)?.0),
         None => None,
     };
-    let payload = params.get("payloads") == Some("true");
+    let payload = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
     let reads = Reads { payload, expiry: false };
     let wanted = Wanted { position, channel, reads, bounds: BOUNDS };
     match report::report(&admin.commands, &admin.settings, &wanted).await {
         Ok(report) => Ok(response(&report)),
-        Err(error) => Err(unavailable(admin, &error)),
+        Err(error) => Err(Box::new(unavailable(admin, &error))),
     }
 }
 

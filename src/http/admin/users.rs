@@ -11,7 +11,7 @@ use crate::{http::params::Params, state::mailbox::Command};
 /// The users whose ids begin with `prefix`, in order.
 pub async fn users(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse {
     if let Err(response) = access::admin(&request, &admin) {
-        return response;
+        return *response;
     }
     let params = match Params::of(&request) {
         Ok(params) => params,
