@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The layers from the bottom to the top. A module may use its own layer and those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "core",
     "backoff",
     "settings",
