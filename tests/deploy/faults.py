@@ -360,6 +360,46 @@ def reload_failed(i):
     )
 
 
+def reader(i, **settings):
+    """A Redis, and a gateway that reads the stream `orders` in it."""
+    redis = i.redis()
+    streams = json.dumps([{"stream": "orders", "channel": "broadcast:orders"}])
+    gateway = i.gateway(redis, sources__redis_streams=streams, **settings)
+    eventually(
+        "the stream is read", lambda: gateway.metric('sse_source_reader{source="orders"}') == 1
+    )
+    return redis, gateway
+
+
+def source_without_reader(i):
+    redis, gateway = reader(i)
+    yield [gateway]
+    redis.cli("SET", "orders", "not a stream")
+
+
+def source_late(i):
+    rules = json.dumps([{"match": "broadcast:orders", "rate": 1}])
+    redis, gateway = reader(i, channels=rules)
+    yield [gateway]
+    # Entries of two minutes ago, more than the rate allows.
+    written_ms = int(time.time() * 1000) - 120_000
+    for number in range(200):
+        redis.cli("XADD", "orders", f"{written_ms}-{number}", "n", number)
+
+
+def source_entries_lost(i):
+    redis, gateway = reader(i)
+    yield [gateway]
+    # Another consumer receives an entry, and it is deleted.
+    redis.cli(
+        "EVAL",
+        "redis.call('XADD', 'orders', '*', 'n', 1) "
+        "redis.call('XREADGROUP', 'GROUP', 'sse-gateway', 'another', 'STREAMS', 'orders', '>') "
+        "redis.call('XTRIM', 'orders', 'MAXLEN', 0)",
+        0,
+    )
+
+
 def plain_off(i):
     """Durable publishes only, so no instance has to record plain publishes."""
     redis = i.redis()
@@ -428,6 +468,9 @@ FAULTS = {
     "SseGatewayReconnectStorm": reconnect_storm,
     "SseGatewayKeySetStale": key_set_stale,
     "SseGatewayReloadFailed": reload_failed,
+    "SseGatewaySourceWithoutReader": source_without_reader,
+    "SseGatewaySourceLate": source_late,
+    "SseGatewaySourceEntriesLost": source_entries_lost,
 }
 
 

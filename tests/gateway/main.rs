@@ -57,6 +57,7 @@ mod presence;
 mod rates;
 mod recorder_cluster;
 mod recorder_leases;
+mod redis_stream_changes;
 mod redis_streams;
 mod redis_tls;
 mod refused;

@@ -14,7 +14,8 @@ pub fn with_outbox(redis: &Redis, postgres: &Postgres) -> Builder {
 /// An insert of one event.
 pub fn insert(channel: &str, kind: &str, payload: &str) -> String {
     format!(
-        "INSERT INTO sse_outbox (channel, type, payload) VALUES ('{channel}', '{kind}', '{payload}');"
+        "INSERT INTO sse_outbox (channel, type, payload)
+         VALUES ('{channel}', '{kind}', '{payload}');"
     )
 }
 

@@ -155,8 +155,8 @@ fn all_codes_are_described() {
     let in_code = http_codes();
     let in_code = in_code.iter().map(String::as_str).chain(enum_codes());
     // Only plain publishes and entries of external sources are rejected with these.
-    let elsewhere = ["not-utf8", "not-stored", "bad-entry"];
-    let in_code: BTreeSet<&str> = in_code.filter(|code| !elsewhere.contains(code)).collect();
+    let others = ["not-utf8", "not-stored", "bad-entry"];
+    let in_code: BTreeSet<&str> = in_code.filter(|code| !others.contains(code)).collect();
     assert_eq!(described, in_code);
 }
 
