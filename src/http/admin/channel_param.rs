@@ -17,10 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// The response to send.
-pub fn channel(
-    params: &Params,
-    admin: &Admin,
-) -> Result<(Channel, Commands), Box<HttpResponse>> {
+pub fn channel(params: &Params, admin: &Admin) -> Result<(Channel, Commands), Box<HttpResponse>> {
     let channel = params.get("channel").and_then(Channel::parse).ok_or_else(|| {
         let message = "channel must be user:<id>:events or broadcast:<topic>, for example \
                        channel=broadcast:news";
