@@ -365,7 +365,7 @@ async fn ten_thousand_entries_arrive_once_despite_random_kills() {
     let mut gateways = vec![start(&redis).await, with(&redis, ORDERS).start().await];
     let writer = async {
         for n in (0..COUNT).step_by(10) {
-            // A backend tries again while Redis is unavailable; its pipeline may have been executed.
+            // A backend tries again while Redis is unavailable, also what may have been executed.
             write_once(&redis, n..n + 10).await;
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..40))).await;
         }
