@@ -62,6 +62,6 @@ pub async fn end(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse 
     }
 }
 
-fn user<'a>(params: Option<&'a Params>) -> Option<&'a str> {
+fn user(params: Option<&Params>) -> Option<&str> {
     params.and_then(|params| params.get("user")).filter(|user| is_name(user))
 }
