@@ -71,6 +71,7 @@ mod since;
 mod slow;
 mod split;
 mod tickets;
+mod tls;
 mod trace;
 mod unseen;
 mod upgrade;
