@@ -9,7 +9,7 @@ use std::{
 
 use actix_service::map_config;
 use actix_web::{App, dev::AppConfig, middleware::from_fn, web};
-use tokio_rustls::TlsAcceptor;
+use rustls::ServerConfig;
 
 use super::{
     build_error::BuildError,
@@ -93,7 +93,7 @@ impl Gateway {
         });
         let link = LinkThread::start(context.clone(), name.clone(), recorder)?;
         let sources = SourceThread::start(&context, &name)?;
-        let tls = certificate.clone().map(tls::acceptor).transpose();
+        let tls = certificate.clone().map(tls::server_config).transpose();
         let tls = tls.map_err(BuildError::Tls)?;
         let workers = worker_count(settings.server.workers);
         let share = descriptor_share(&settings, workers)?;
@@ -243,7 +243,7 @@ fn metrics_for(settings: &Settings) -> Arc<Metrics> {
 struct PublicParts {
     worker: WorkerParts,
     front: FrontContext,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     extra: Extra,
 }
 

@@ -17,7 +17,6 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio_rustls::TlsAcceptor;
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +88,14 @@ fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError
     })
 }
 
-/// Creates the acceptor of TLS connections.
+/// Creates the configuration of TLS connections.
 ///
 /// # Errors
 /// rustls supports no protocol version.
-pub fn acceptor(certificate: Arc<Certificate>) -> Result<TlsAcceptor, rustls::Error> {
+pub fn server_config(certificate: Arc<Certificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_no_client_auth().with_cert_resolver(certificate))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }

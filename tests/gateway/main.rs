@@ -79,6 +79,7 @@ mod slow;
 mod spans;
 mod split;
 mod tickets;
+mod tls;
 mod trace;
 mod traceparent;
 mod unseen;

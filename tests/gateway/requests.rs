@@ -261,7 +261,8 @@ async fn stream_request_does_not_cut_the_previous_response() {
 
 #[tokio::test]
 async fn stream_on_reused_connection_uses_no_more_memory() {
-    /// As in `front::idle_stream_uses_little_memory`; TLS needs a state and a buffer.
+    /// As in `front::idle_stream_uses_little_memory`; TLS needs a state and keys;
+    /// `tests/memory` counts exactly.
     const AT_MOST_BYTES: [u64; 2] = [8 << 10, 16 << 10];
     const STREAMS: usize = 200;
     let redis = Redis::start().await;

@@ -113,12 +113,12 @@ fn bad(message: &str) -> RequestError {
 }
 
 /// The parameters of a request with the API key of the page.
-fn authorised<'a>(request: &'a HttpRequest, worker: &Worker) -> Result<Params, RequestError> {
+fn authorised(request: &HttpRequest, worker: &Worker) -> Result<Params, RequestError> {
     api_keys::check(request, &worker.api.auth, Scope::Admin).map_err(RequestError::Key)?;
     Params::of(request).map_err(RequestError::Bad)
 }
 
-fn user<'a>(params: &'a Params) -> Result<&'a str, RequestError> {
+fn user(params: &Params) -> Result<&str, RequestError> {
     params.get("user").filter(|user| is_name(user)).ok_or_else(|| bad("user must be a user id"))
 }
 

@@ -4,11 +4,8 @@ use std::{future::poll_fn, io};
 
 use bytes::BytesMut;
 
-use super::{
-    prefixed::Prefixed,
-    read::poll_read_more,
-    socket::{Socket, has_agreed_on_http2},
-};
+use super::{prefixed::Prefixed, read::poll_read_more};
+use crate::http::sockets::tcp::ClientTcp;
 
 /// The start of HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const H2: &[u8] = b"PRI * HTTP/2";
@@ -26,10 +23,10 @@ pub enum Protocol {
 ///
 /// # Errors
 /// The connection has ended.
-pub async fn detect(mut socket: Socket) -> io::Result<(Protocol, Prefixed)> {
+pub async fn detect(mut socket: ClientTcp) -> io::Result<(Protocol, Prefixed)> {
     let mut held = BytesMut::new();
     // A client that negotiated HTTP/2 and sends something else is an HTTP/2 client with an error.
-    if has_agreed_on_http2(&socket) {
+    if socket.has_agreed_on_http2() {
         return Ok((Protocol::Http2, Prefixed { held, socket }));
     }
     loop {

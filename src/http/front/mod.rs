@@ -1,4 +1,4 @@
-//! The front of a listener: TLS, protocol detection, and the servers for HTTP/1 (`http1`) and
+//! The front of a listener: protocol detection, and the servers for HTTP/1 (`http1`) and
 //! HTTP/2 (`http2`). Both call the same app (routes, CORS, access log).
 //!
 //! docs/adr/0002-own-http1-and-http2-fronts.md explains why actix's dispatchers are not used.
@@ -10,11 +10,11 @@ mod http2;
 mod prefixed;
 mod read;
 mod server_options;
-mod socket;
 
 use std::{
     convert::Infallible,
     rc::{Rc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,8 +22,8 @@ use actix_http::{Request, Response};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
 use actix_web::body::{BoxBody, MessageBody};
 use futures_util::future::LocalBoxFuture;
+use rustls::ServerConfig;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 pub use self::context::FrontContext;
 use self::{
@@ -31,7 +31,6 @@ use self::{
     http2::{Connections, Http2Limits},
     prefixed::Prefixed,
     server_options::WithServerOptions,
-    socket::{Socket, tcp_of},
 };
 use super::{
     request_id::WithRequestId,
@@ -54,7 +53,7 @@ pub const HEAD: Duration = Duration::from_secs(10);
 /// creates the app of this worker.
 pub fn service<I, S, B>(
     context: FrontContext,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     app: impl Fn() -> I,
 ) -> impl ServiceFactory<ClientTcp, Config = (), Response = (), Error = Infallible, InitError = ()>
 where
@@ -98,13 +97,16 @@ where
 
 /// Detects the protocol of a connection, and returns the deadline of its first head. `None` if the
 /// connection ended, took too long, or was evicted.
-async fn open(tcp: ClientTcp, tls: Option<TlsAcceptor>) -> Option<(Protocol, Prefixed, Instant)> {
+async fn open(
+    tcp: ClientTcp,
+    tls: Option<Arc<ServerConfig>>,
+) -> Option<(Protocol, Prefixed, Instant)> {
     let deadline = Instant::now() + HEAD;
     let peer = tcp.peer();
     let opening = async {
         let socket = match tls {
-            None => Socket::Left(tcp),
-            Some(tls) => Socket::Right(Box::new(Box::pin(tls.accept(tcp)).await?)),
+            None => tcp,
+            Some(tls) => tcp.accept_tls(tls).await?,
         };
         detect(socket).await
     };
@@ -140,7 +142,7 @@ impl<S> Clone for Worker<S> {
 fn serve<S, B>(
     worker: Worker<S>,
     tcp: ClientTcp,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
 ) -> LocalBoxFuture<'static, Result<(), Infallible>>
 where
     S: Service<Request> + 'static,
@@ -151,7 +153,7 @@ where
     Box::pin(async move {
         // A connection without a request gets no response.
         let Some((protocol, io, deadline)) = open(tcp, tls).await else { return Ok(()) };
-        let peer = tcp_of(&io.socket).peer();
+        let peer = io.socket.peer();
         peer.touch(false);
         let Worker { context, connections, app, watch } = worker;
         // Futures of more than 1 KiB cost time for every connection: they are copied.

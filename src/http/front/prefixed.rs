@@ -9,14 +9,14 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::socket::Socket;
+use crate::http::sockets::tcp::ClientTcp;
 
 /// A socket with the bytes that protocol detection has read from it.
 pub struct Prefixed {
     /// Bytes that were read and not yet consumed.
     pub held: BytesMut,
     /// The socket.
-    pub socket: Socket,
+    pub socket: ClientTcp,
 }
 
 impl AsyncRead for Prefixed {

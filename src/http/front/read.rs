@@ -10,7 +10,7 @@ use std::{
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::socket::Socket;
+use crate::http::sockets::tcp::ClientTcp;
 
 const READ_BYTES: usize = 16 << 10;
 
@@ -22,7 +22,7 @@ thread_local! {
 
 /// Appends the result of one read to `held`, at most 16 KiB, and returns its length; 0 at the end.
 pub fn poll_read_more(
-    socket: &mut Socket,
+    socket: &mut ClientTcp,
     held: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {

@@ -1,9 +1,11 @@
 //! The TCP connection of a client. Its owner reads and writes; other code has a [`Peer`], which
 //! keeps neither the connection nor its descriptor open.
 
+mod async_io;
+
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IoSlice, Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream as StdTcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
@@ -23,6 +25,7 @@ use super::{
     idle::IdleSocket,
     peer::Peer,
     tcp_info,
+    tls::{TlsSession, encrypt_now},
     watch::{Resume, SocketWatch},
 };
 use crate::state::client_liveness::Progress;
@@ -50,7 +53,7 @@ pub(super) struct Inner {
     idle: RefCell<Option<Box<IdleSocket>>>,
     has_request: Cell<bool>,
     /// The task that closes the socket if it is evicted.
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     /// Whether the connection must be closed after its last stream.
     pub retired: Cell<bool>,
     /// Whether the writer of an event stream has written everything and waits for more, so that
@@ -58,8 +61,10 @@ pub(super) struct Inner {
     is_writer_waiting: Cell<bool>,
     /// Whether the stream is live ([`ClientLiveness::is_live`](crate::state::client_liveness)).
     is_live: Cell<bool>,
-    /// What [`Inner::write_now`] has taken and the writer must write first.
+    /// What was taken, and encrypted with TLS, and must be written first.
     unwritten: RefCell<Option<Box<Bytes>>>,
+    /// The state of TLS, if it is used.
+    tls: Cell<Option<Box<TlsSession>>>,
 }
 
 /// The socket itself.
@@ -130,11 +135,12 @@ impl ClientTcp {
             streams: Cell::default(),
             idle: RefCell::new(Some(idle)),
             has_request: Cell::default(),
-            waker: RefCell::default(),
+            waker: Cell::default(),
             retired: Cell::default(),
             is_writer_waiting: Cell::default(),
             is_live: Cell::default(),
             unwritten: RefCell::default(),
+            tls: Cell::default(),
         }))
     }
 
@@ -163,7 +169,44 @@ impl ClientTcp {
         self.0.is_writer_waiting.set(is_waiting);
     }
 
-    /// Writes the rest of what [`Peer::write_now`] has taken.
+    /// Uses TLS from now on.
+    pub(super) fn start_tls(&self, session: Box<TlsSession>) {
+        self.0.tls.set(Some(session));
+    }
+
+    /// Calls `f` with the state of TLS; `None` without TLS. `f` must not call this.
+    pub(super) fn with_tls<R>(&self, f: impl FnOnce(&mut TlsSession) -> R) -> Option<R> {
+        let mut tls = self.0.tls.take()?;
+        let result = f(&mut tls);
+        self.0.tls.set(Some(tls));
+        Some(result)
+    }
+
+    /// Writes bytes of the connection itself, after those that wait, and keeps what the system does
+    /// not accept now.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub(super) fn send(&self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        let is_first = self.poll_unwritten(cx)?.is_ready();
+        while is_first && !bytes.is_empty() {
+            match self.poll_write_bytes(cx, bytes)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(written) => bytes = &bytes[written..],
+                Poll::Pending => break,
+            }
+        }
+        self.0.keep(bytes);
+        Ok(())
+    }
+
+    /// As [`ClientTcp::send`], for a watched socket: its task, when it has one again, finds errors.
+    pub(super) fn send_now(&self, bytes: &[u8]) {
+        let written = self.0.write_part(bytes).unwrap_or(0);
+        self.0.keep(&bytes[written..]);
+    }
+
+    /// Writes the rest of what was taken before.
     pub fn poll_unwritten(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut kept = self.0.unwritten.borrow_mut();
         while let Some(unwritten) = kept.as_mut().filter(|bytes| !bytes.is_empty()) {
@@ -200,9 +243,31 @@ impl ClientTcp {
         self.io(|mut tcp| tcp.write(bytes), |tcp| tcp.poll_write(cx, bytes))
     }
 
-    /// Whether the client has disconnected, if no bytes are left to read; `None`: the socket is
-    /// registered, and a read tells.
+    /// Reads the connection's own bytes, encrypted with TLS.
+    pub(super) fn poll_read_bytes(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // Both closures need the buffer, and only one of them is called.
+        let bytes = RefCell::new(bytes);
+        self.io(
+            |mut tcp| tcp.read(&mut bytes.borrow_mut()),
+            |tcp| {
+                let mut bytes = bytes.borrow_mut();
+                let mut buffer = ReadBuf::new(&mut bytes);
+                ready!(tcp.poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            },
+        )
+    }
+
+    /// Whether the client has disconnected, if no bytes are left to read; `None`: a read tells,
+    /// because the socket is registered or uses TLS.
     pub fn has_ended(&self) -> Option<bool> {
+        if self.with_tls(|_| ()).is_some() {
+            return None;
+        }
         match &*self.0.tcp.borrow() {
             Tcp::Unregistered(tcp, _) => Some(match tcp.peek(&mut [0]) {
                 Ok(count) => count == 0,
@@ -242,14 +307,23 @@ impl ClientTcp {
         Ok(())
     }
 
-    /// Reads from a watched socket.
-    pub(super) fn read_watched(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        match &*self.0.tcp.borrow() {
-            Tcp::Watched(tcp, ..) => (&mut &*tcp).read(bytes),
+    /// Reads from a watched socket what its client sends, to discard it, and returns the number of
+    /// bytes.
+    ///
+    /// # Errors
+    /// Nothing is left (`WouldBlock`), or the client has ended the connection.
+    pub(super) fn discard_watched(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = match &*self.0.tcp.borrow() {
+            Tcp::Watched(tcp, ..) => (&mut &*tcp).read(bytes)?,
             Tcp::Unregistered(..) | Tcp::Polled(_) | Tcp::Closed => {
-                Err(io::ErrorKind::WouldBlock.into())
+                return Err(io::ErrorKind::WouldBlock.into());
             }
+        };
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        self.with_tls(|tls| tls.discard_received(self, &mut bytes[..count])).transpose()?;
+        Ok(count)
     }
 }
 
@@ -290,10 +364,8 @@ impl Inner {
         if let Some(idle) = &mut *self.idle.borrow_mut() {
             return idle.poll_evicted(cx);
         }
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         Poll::Pending
     }
 
@@ -329,19 +401,56 @@ impl Inner {
     /// See [`Peer::write_now`]. If the socket accepts nothing, the writer must wait for it; it also
     /// finds the error if the client has gone.
     pub fn write_now(&self, chunks: &[u8]) -> bool {
-        let written = match &*self.tcp.borrow() {
-            Tcp::Watched(tcp, ..) => (&mut &*tcp).write(chunks),
-            Tcp::Polled(tcp) if self.is_writer_waiting.get() => tcp.try_write(chunks),
-            Tcp::Unregistered(..) | Tcp::Polled(_) | Tcp::Closed => return false,
+        let is_possible = match &*self.tcp.borrow() {
+            Tcp::Watched(..) => true,
+            Tcp::Polled(_) => self.is_writer_waiting.get(),
+            Tcp::Unregistered(..) | Tcp::Closed => false,
         };
-        let Ok(written) = written else { return false };
-        if written < chunks.len() {
+        if !is_possible || self.unwritten.borrow().is_some() {
+            return false;
+        }
+        if let Some(tls) = self.tls.take() {
+            return encrypt_now(tls, chunks, |tls, records| {
+                self.tls.set(Some(tls));
+                // They are bound to their place in the connection.
+                let written = self.write_part(records).unwrap_or(0);
+                self.keep_for_writer(&records[written..]);
+            });
+        }
+        let Ok(written) = self.write_part(chunks) else { return false };
+        self.keep_for_writer(&chunks[written..]);
+        true
+    }
+
+    /// Writes as much as the socket accepts now.
+    fn write_part(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.tcp.borrow() {
+            Tcp::Watched(tcp, ..) => (&mut &*tcp).write(bytes),
+            Tcp::Polled(tcp) => tcp.try_write(bytes),
+            Tcp::Unregistered(..) | Tcp::Closed => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Keeps what must be written before anything else.
+    fn keep(&self, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        let mut unwritten = self.unwritten.borrow_mut();
+        let kept = match unwritten.take() {
+            None => Bytes::copy_from_slice(rest),
+            Some(before) => [&before, rest].concat().into(),
+        };
+        *unwritten = Some(Box::new(kept));
+    }
+
+    /// Keeps what the writer must write before anything else, and wakes it.
+    fn keep_for_writer(&self, rest: &[u8]) {
+        if !rest.is_empty() {
             self.is_writer_waiting.set(false);
-            let rest = Bytes::copy_from_slice(&chunks[written..]);
-            self.unwritten.replace(Some(Box::new(rest)));
+            self.keep(rest);
             self.wake();
         }
-        true
     }
 
     /// What the client has acknowledged; `None` if the kernel does not report it.
@@ -361,105 +470,5 @@ impl Inner {
     }
 }
 
-impl AsyncRead for ClientTcp {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Both closures need the buffer, and only one of them is called.
-        let buffer = RefCell::new(buffer);
-        self.io(
-            |mut tcp| {
-                let mut buffer = buffer.borrow_mut();
-                let count = tcp.read(buffer.initialize_unfilled())?;
-                buffer.advance(count);
-                Ok(())
-            },
-            |tcp| tcp.poll_read(cx, &mut buffer.borrow_mut()),
-        )
-    }
-}
-
-impl AsyncWrite for ClientTcp {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_bytes(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.io(|mut tcp| tcp.write_vectored(slices), |tcp| tcp.poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io(|_| Ok(()), |tcp| tcp.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io(|tcp| tcp.shutdown(Shutdown::Write), |tcp| tcp.poll_shutdown(cx))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::net;
-
-    use tokio::io::AsyncReadExt;
-
-    use super::*;
-    use crate::{
-        http::sockets::{
-            budget::{SocketBudget, WorkerLoad},
-            idle::IdleLimits,
-        },
-        metrics::Metrics,
-    };
-
-    #[test]
-    fn accepted_sockets_inherit_the_options_of_the_listener() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        set_inherited_options(&listener);
-        let _client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        let socket = SockRef::from(&accepted);
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
-        assert!(socket.tcp_nodelay().unwrap());
-    }
-
-    #[tokio::test]
-    async fn client_that_always_sends_is_left_to_the_runtime() {
-        let budget =
-            SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
-        let slot = budget.try_slot(&WorkerLoad::of_workers(1).remove(0)).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (tcp, address) = listener.accept().unwrap();
-        client.write_all(&[0; 64]).unwrap();
-        assert_eq!(tcp.peek(&mut [0]).unwrap(), 1, "it has arrived");
-        tcp.set_nonblocking(true).unwrap();
-        let mut socket = ClientTcp::new(tcp, address, slot);
-        for _ in 0..UNREGISTERED_CALLS {
-            assert_eq!(socket.read(&mut [0]).await.unwrap(), 1);
-            assert_eq!(socket.has_ended(), Some(false));
-        }
-        assert_eq!(socket.read(&mut [0]).await.unwrap(), 1);
-        assert_eq!(socket.has_ended(), None);
-    }
-
-    /// ARCHITECTURE.md#what-a-stream-holds lists what else a stream holds.
-    #[test]
-    fn socket_takes_at_most_its_budget() {
-        assert_eq!(size_of::<Inner>(), 152, "update the table");
-    }
-}
+mod tests;

@@ -117,8 +117,7 @@ impl Waiting {
     fn discard(&mut self) -> io::Result<()> {
         let mut bytes = [0; 512];
         while self.inbound_bytes <= MAX_INBOUND_BYTES {
-            match self.socket.read_watched(&mut bytes) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match self.socket.discard_watched(&mut bytes) {
                 Ok(count) => self.inbound_bytes += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),

@@ -37,15 +37,9 @@ use super::{
 };
 use crate::http::{
     events::is_for_stream,
-    front::{
-        HEAD,
-        context::FrontContext,
-        prefixed::Prefixed,
-        read::poll_read_more,
-        socket::{Socket, tcp_of},
-    },
+    front::{HEAD, context::FrontContext, prefixed::Prefixed, read::poll_read_more},
     malformed::Malformed,
-    sockets::{peer::Peer, watch::SocketWatch},
+    sockets::{peer::Peer, tcp::ClientTcp, watch::SocketWatch},
 };
 
 /// Maximum time and number of bytes for the rest of a request's body after its response.
@@ -70,7 +64,7 @@ where
     B: MessageBody + 'static,
 {
     let Prefixed { held, socket } = io;
-    let address = Some(tcp_of(&socket).address());
+    let address = Some(socket.address());
     let mut connection =
         Connection { socket, held, peer, address, service, context, watch, bodies: PhantomData };
     // An async block, because the arguments of an `async fn` would stay in memory while it runs.
@@ -103,7 +97,7 @@ where
 }
 
 struct Connection<S, B> {
-    socket: Socket,
+    socket: ClientTcp,
     /// Bytes that were read and do not belong to a request yet.
     held: BytesMut,
     peer: Peer,
@@ -366,7 +360,7 @@ where
 impl<S, B> Connection<S, B> {
     /// Whether the client has disconnected.
     fn has_ended(&mut self) -> bool {
-        tcp_of(&self.socket)
+        self.socket
             .has_ended()
             .unwrap_or_else(|| matches!(self.read_more().now_or_never(), Some(Ok(0) | Err(_))))
     }
@@ -395,7 +389,7 @@ impl Interim {
     }
 
     /// Writes as much as the socket accepts now.
-    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<(), io::Error> {
+    fn poll(&mut self, socket: &mut ClientTcp, cx: &mut Context<'_>) -> Result<(), io::Error> {
         while self.expected && !self.left.is_empty() {
             match Pin::new(&mut *socket).poll_write(cx, self.left)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -16,9 +16,9 @@ use actix_web::body::{BoxBody, MessageBody};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use super::{output::Output, response::Framing};
-use crate::http::{
-    front::socket::{Socket, tcp_of},
-    sockets::watch::{MAX_INBOUND_BYTES, SocketWatch},
+use crate::http::sockets::{
+    tcp::ClientTcp,
+    watch::{MAX_INBOUND_BYTES, SocketWatch},
 };
 
 /// Maximum time, and maximum number of inbound bytes, to wait for a client to read the end of a
@@ -28,7 +28,7 @@ const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes the whole response to a request of this version.
 pub fn write<B: MessageBody + 'static>(
-    io: Socket,
+    io: ClientTcp,
     response: Response<B>,
     version: Version,
     watch: Weak<SocketWatch>,
@@ -46,7 +46,7 @@ enum Written {
 }
 
 fn run(
-    mut io: Socket,
+    mut io: ClientTcp,
     mut output: Output,
     inbound_bytes: usize,
     watch: Weak<SocketWatch>,
@@ -56,21 +56,26 @@ fn run(
     // An async block, because the arguments of an `async fn` would stay in memory while it runs.
     async move {
         let writing = poll_fn(|cx| {
-            // Before the read, which would register the socket with the runtime.
-            if let Poll::Ready(written) = poll_output(&mut output, &mut io, can_wait, cx) {
-                return Poll::Ready(written);
-            }
-            match inbound.poll(&mut io, cx) {
-                Poll::Ready(gone) => Poll::Ready(gone.map(|()| Written::Everything)),
-                // The client was not admitted, or the response has ended.
-                Poll::Pending => tcp_of(&io).poll_evicted(cx).map(|()| Err(evicted())),
+            loop {
+                // Before the read, which would register the socket with the runtime.
+                if let Poll::Ready(written) = poll_output(&mut output, &mut io, can_wait, cx) {
+                    return Poll::Ready(written);
+                }
+                let has_unread = io.has_unread();
+                if let Poll::Ready(gone) = inbound.poll(&mut io, cx) {
+                    return Poll::Ready(gone.map(|()| Written::Everything));
+                }
+                if !has_unread {
+                    // The client was not admitted, or the response has ended.
+                    return io.poll_evicted(cx).map(|()| Err(evicted()));
+                }
             }
         });
         match writing.await {
             Ok(Written::Everything) => {
                 // Drops the stream before lingering, so that it no longer counts as a connection.
                 drop(output);
-                tcp_of(&io).touch(false);
+                io.touch(false);
                 linger(io).await;
             }
             Ok(Written::Live(body)) => wait(io, body, inbound.inbound_bytes, watch),
@@ -82,20 +87,19 @@ fn run(
 
 fn poll_output(
     output: &mut Output,
-    io: &mut Socket,
+    io: &mut ClientTcp,
     can_wait: bool,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Written>> {
     loop {
-        ready!(tcp_of(io).poll_unwritten(cx))?;
+        ready!(io.poll_unwritten(cx))?;
         if output.poll(io, cx)?.is_ready() {
             return Poll::Ready(Ok(Written::Everything));
         }
-        let Socket::Left(tcp) = io else { return Poll::Pending };
-        // TLS would have to encrypt what others write.
         let is_waiting = output.is_waiting_for_chunks();
-        tcp.set_writer_waiting(is_waiting);
-        if !is_waiting || !can_wait || !tcp.is_live() {
+        io.set_writer_waiting(is_waiting);
+        // What TLS has read ahead would not wake the watch.
+        if !is_waiting || !can_wait || !io.is_live() || io.has_unread() {
             return Poll::Pending;
         }
         if let Some(body) = output.detach() {
@@ -105,15 +109,15 @@ fn poll_output(
 }
 
 /// Waits without a task until the body continues.
-fn wait(io: Socket, body: BoxBody, inbound_bytes: usize, watch: Weak<SocketWatch>) {
+fn wait(io: ClientTcp, body: BoxBody, inbound_bytes: usize, watch: Weak<SocketWatch>) {
     let resume = |body, watch| {
         move |tcp, inbound_bytes| {
             let output = Output::resumed(body);
-            actix_web::rt::spawn(run(Socket::Left(tcp), output, inbound_bytes, watch));
+            actix_web::rt::spawn(run(tcp, output, inbound_bytes, watch));
         }
     };
-    if let (Socket::Left(tcp), Some(of_worker)) = (io, watch.upgrade()) {
-        tcp.wait(&of_worker, inbound_bytes, Box::new(resume(body, watch)));
+    if let Some(of_worker) = watch.upgrade() {
+        io.wait(&of_worker, inbound_bytes, Box::new(resume(body, watch)));
     }
 }
 
@@ -123,11 +127,11 @@ fn evicted() -> io::Error {
 
 /// Shuts down our side, and reads and discards what the client still sends. Otherwise the kernel
 /// would send a reset, and the client might not read the end of the response.
-pub async fn linger(mut io: Socket) {
+pub async fn linger(mut io: ClientTcp) {
     let mut inbound = InboundLimit { inbound_bytes: 0, max_bytes: MAX_LINGER_BYTES };
     let lingering = async {
         io.shutdown().await?;
-        poll_fn(|cx| match tcp_of(&io).poll_evicted(cx) {
+        poll_fn(|cx| match io.poll_evicted(cx) {
             Poll::Ready(()) => Poll::Ready(Err(evicted())),
             Poll::Pending => inbound.poll(&mut io, cx),
         })
@@ -144,7 +148,7 @@ struct InboundLimit {
 
 impl InboundLimit {
     /// Ready when the client has disconnected or sent too much.
-    fn poll(&mut self, io: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, io: &mut ClientTcp, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 512];
         loop {
             let mut buffer = ReadBuf::new(&mut bytes);

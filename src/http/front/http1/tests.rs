@@ -20,7 +20,7 @@ use tokio::{
 use super::serve;
 use crate::{
     http::{
-        front::{FrontContext, prefixed::Prefixed, socket::Socket},
+        front::{FrontContext, prefixed::Prefixed},
         sockets::{
             budget::{SocketBudget, WorkerLoad},
             idle::IdleLimits,
@@ -84,14 +84,29 @@ pub(super) async fn connect_to<S>(service: S) -> (TcpStream, Peer, impl Future<O
 where
     S: Service<Request, Response = Response<BoxBody>, Error = Error>,
 {
+    let (client, tcp) = pair().await;
+    let (peer, task) = serve_socket(tcp, service);
+    (client, peer, task)
+}
+
+/// A client's socket, and the gateway's end of it.
+pub(super) async fn pair() -> (TcpStream, ClientTcp) {
     let budget = SocketBudget::new("public", 8, IdleLimits { crowded: 8, max: 8 }, &Metrics::new());
     let load = WorkerLoad::of_workers(1).remove(0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, address) = listener.accept().await.unwrap();
-    let tcp = ClientTcp::new(tcp.into_std().unwrap(), address, budget.try_slot(&load).unwrap());
+    let slot = budget.try_slot(&load).unwrap();
+    (client, ClientTcp::new(tcp.into_std().unwrap(), address, slot))
+}
+
+/// Serves a socket with a service.
+pub(super) fn serve_socket<S>(tcp: ClientTcp, service: S) -> (Peer, impl Future<Output = ()>)
+where
+    S: Service<Request, Response = Response<BoxBody>, Error = Error>,
+{
     let peer = tcp.peer();
-    let io = Prefixed { held: Default::default(), socket: Socket::Left(tcp) };
+    let io = Prefixed { held: Default::default(), socket: tcp };
     let shared = testing::context(&[]);
     let context = Rc::new(FrontContext::new(
         &testing::settings(&[]),
@@ -102,7 +117,7 @@ where
     let (service, socket) = (Rc::new(service), peer.clone());
     let watch = SocketWatch::start().unwrap();
     let task = serve(io, peer, service, context, watch, Instant::now() + super::super::HEAD);
-    (client, socket, task)
+    (socket, task)
 }
 
 /// Sends requests, the last of which ends the connection, and reads to the end. The client keeps

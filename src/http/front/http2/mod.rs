@@ -43,13 +43,11 @@ use self::{
     metered::Metered,
     shared::Shared,
 };
-use super::{
-    HEAD,
-    http1::MAX_HEAD_BYTES,
-    prefixed::Prefixed,
-    socket::{Socket, tcp_of},
+use super::{HEAD, http1::MAX_HEAD_BYTES, prefixed::Prefixed};
+use crate::{
+    http::sockets::{peer::Peer, tcp::ClientTcp},
+    settings::Limits,
 };
-use crate::{http::sockets::peer::Peer, settings::Limits};
 
 /// Maximum number of bytes of a request's body that a client may send before the handler reads
 /// them.
@@ -100,7 +98,7 @@ where
     S::Error: Into<Response<BoxBody>>,
     B: MessageBody + 'static,
 {
-    let address = tcp_of(&io.socket).address();
+    let address = io.socket.address();
     let shared = Shared::new(worker.limits.max_concurrent_streams);
     let io = Metered::new(io, shared.clone());
     if let Some(connection) = handshake(io, &peer, worker.limits, &shared).await {
@@ -168,7 +166,7 @@ fn builder(limits: Http2Limits) -> Builder {
 
 /// Reads and discards what the client still sends. Otherwise the kernel would send a reset, and the
 /// client might not read the GOAWAY.
-async fn linger(mut socket: Socket) {
+async fn linger(mut socket: ClientTcp) {
     let (mut bytes, mut received_bytes) = ([0; 512], 0);
     while received_bytes < MAX_LINGER_BYTES {
         let mut buffer = ReadBuf::new(&mut bytes);

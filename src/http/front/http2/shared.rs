@@ -11,7 +11,7 @@ use std::{
 use slab::Slab;
 
 use super::{budget::Budget, frames::FrameHead};
-use crate::http::front::socket::Socket;
+use crate::http::sockets::tcp::ClientTcp;
 
 /// State of one connection.
 pub struct Shared {
@@ -26,7 +26,7 @@ pub struct Shared {
     pub blocked_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     /// The socket, once h2 has dropped it.
-    pub returned: Cell<Option<Socket>>,
+    pub returned: Cell<Option<ClientTcp>>,
 }
 
 impl Shared {
