@@ -37,14 +37,14 @@ impl Pair {
         let mut pair =
             Self { client: client(version), session, random, piece_bytes, seen: Vec::new() };
         while pair.client.is_handshaking() || pair.session.is_handshaking() {
-            pair.to_server().unwrap();
+            pair.reach_server().unwrap();
         }
         assert!(!pair.session.has_agreed_on_http2());
         pair
     }
 
     /// Delivers what the client sends, and what the session responds.
-    fn to_server(&mut self) -> std::io::Result<()> {
+    fn reach_server(&mut self) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -60,13 +60,13 @@ impl Pair {
             rest = after;
             let mut outbound = Vec::new();
             let received = self.session.receive(piece, &mut outbound);
-            self.to_client(&outbound)?;
+            self.reach_client(&outbound)?;
             received?;
         }
         Ok(())
     }
 
-    fn to_client(&mut self, mut outbound: &[u8]) -> std::io::Result<()> {
+    fn reach_client(&mut self, mut outbound: &[u8]) -> std::io::Result<()> {
         while !outbound.is_empty() {
             self.client.read_tls(&mut outbound).unwrap();
             self.client.process_new_packets().map_err(std::io::Error::other)?;
@@ -78,14 +78,14 @@ impl Pair {
 
     fn sends(&mut self, text: &[u8]) {
         self.client.writer().write_all(text).unwrap();
-        self.to_server().unwrap();
+        self.reach_server().unwrap();
         assert_eq!(read(&mut self.session), text);
     }
 
     fn gets(&mut self, text: &[u8]) {
         let mut outbound = Vec::new();
         self.session.encrypt(text, &mut outbound).unwrap();
-        self.to_client(&outbound).unwrap();
+        self.reach_client(&outbound).unwrap();
         assert!(std::mem::take(&mut self.seen) == text);
     }
 
@@ -132,7 +132,7 @@ fn both_sides_continue_after_key_updates() {
     let mut pair = Pair::new(&TLS13, 20, 1);
     for n in 0..5 {
         pair.client.refresh_traffic_keys().unwrap();
-        pair.to_server().unwrap();
+        pair.reach_server().unwrap();
         // The session's own update precedes what it writes next.
         pair.gets(format!("event {n}").as_bytes());
         pair.sends(format!("request {n}").as_bytes());
@@ -144,7 +144,7 @@ fn key_update_floods_end_the_connection() {
     let mut pair = Pair::new(&TLS13, 1 << 14, 2);
     let flood = (0..100).try_for_each(|_| {
         pair.client.refresh_traffic_keys().unwrap();
-        pair.to_server()
+        pair.reach_server()
     });
     assert!(flood.is_err(), "the session accepts any number");
 }
@@ -155,7 +155,7 @@ fn close_notify_ends_the_plaintext_in_both_directions() {
         let mut pair = Pair::new(version, 3, 3);
         pair.client.writer().write_all(b"last").unwrap();
         pair.client.send_close_notify();
-        pair.to_server().unwrap();
+        pair.reach_server().unwrap();
         // What follows is ignored.
         pair.deliver(b"anything".to_vec()).unwrap();
         assert!(pair.session.has_unread());
@@ -169,7 +169,7 @@ fn close_notify_ends_the_plaintext_in_both_directions() {
         pair.gets(b"response");
         let mut outbound = Vec::new();
         pair.session.close(&mut outbound).unwrap();
-        pair.to_client(&outbound).unwrap();
+        pair.reach_client(&outbound).unwrap();
         assert_eq!(pair.client.reader().read(&mut [0]).unwrap(), 0, "close_notify");
         outbound.clear();
         let _ = pair.session.close(&mut outbound);
