@@ -70,7 +70,7 @@ async fn exactly_once(rows: usize, kills: usize, pause: usize, victim: impl Fn(u
     let builder = builder(&redis, &postgres);
     // The clients stay on this one. It may read the outbox, too.
     let front = builder.start().await;
-    let mut gateways = vec![builder.start().await, builder.start().await];
+    let mut gateways = [builder.start().await, builder.start().await];
     let mut readers = Vec::new();
     for n in 0..CHANNELS {
         readers.push(read(front.connect(&n.to_string()).await));

@@ -150,7 +150,9 @@ async fn entry_that_was_stored_and_not_confirmed_is_not_stored_again() {
     // As a reader leaves it that dies after the second of three entries.
     write(&redis, 0..3).await;
     let group = ["GROUP", "sse-gateway", "another", "COUNT", "3", "STREAMS", "orders", ">"];
-    let read: Vec<(String, Vec<(String, Vec<String>)>)> =
+    /// Id and fields of an entry.
+    type Entry = (String, Vec<String>);
+    let read: Vec<(String, Vec<Entry>)> =
         redis.command(&[&["XREADGROUP"], &group[..]].concat()).await;
     let mut publisher = redis.publisher().await;
     for (n, (id, _)) in read[0].1.iter().take(2).enumerate() {

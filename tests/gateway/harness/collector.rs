@@ -54,11 +54,14 @@ pub struct Collector {
     shared: Arc<Shared>,
 }
 
+/// Header fields and body of a request.
+type Request = (HashMap<String, String>, Vec<u8>);
+
 struct Shared {
     status: AtomicU16,
     connections: AtomicUsize,
     is_paused: watch::Sender<bool>,
-    requests: Mutex<Vec<(HashMap<String, String>, Vec<u8>)>>,
+    requests: Mutex<Vec<Request>>,
 }
 
 impl Collector {
