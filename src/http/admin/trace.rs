@@ -33,7 +33,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
         let message = "id must be an event id as in `id:`, for example 1763719000456-0.k3f9x2";
         Box::new(BadRequest { code: "bad-request", message: message.to_owned() }.response())
     })?;
-    let channel = match params.non_empty("channel") {
+    let channel = match params.get("channel") {
         Some(_) => Some(channel(&params, admin)?.0),
         None => None,
     };
