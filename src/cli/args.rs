@@ -167,7 +167,7 @@ pub struct PublishArgs {
     /// Report it as undelivered unless a stream of the user gets it within this time, e.g. 30s
     #[arg(long, value_name = "DURATION")]
     pub unseen: Option<String>,
-    /// W3C trace context of the publisher: 00-<trace id>-<span id>-01
+    /// W3C trace context of the publisher: 00-TRACE_ID-SPAN_ID-01
     #[arg(long)]
     pub traceparent: Option<String>,
 }
