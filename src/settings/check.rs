@@ -4,6 +4,7 @@ use super::{
     RedisTarget, Scope, Settings,
     error::{ConfigError, Origin},
     load::Values,
+    postgres::{PublishedRows, TableName},
 };
 
 /// Whether at least one source of ticket keys must be configured.
@@ -120,12 +121,20 @@ fn check_postgres(
             "must not be set together with sources.postgres.url_file; remove one of them",
         );
     }
-    let others = ["ca_file", "outbox", "published", "channels"];
-    let keys = others.map(|key| format!("sources.postgres.{key}"));
-    for key in keys.iter().filter(|key| !is_set(url) && !is_set(file) && is_set(key)) {
+    let postgres = &s.sources.postgres;
+    // The sample file contains the defaults, which need no URL.
+    let is_other_table = |table: &TableName| table.quoted() != "\"sse_outbox\"";
+    let others = [
+        ("ca_file", postgres.ca.is_some()),
+        ("outbox", postgres.outbox.as_ref().is_some_and(is_other_table)),
+        ("published", postgres.published != PublishedRows::Delete),
+        ("channels", !postgres.channels.is_empty()),
+    ];
+    let keys = others.map(|(key, _)| format!("sources.postgres.{key}"));
+    let changed = keys.iter().zip(others).filter(|(_, (_, is_changed))| *is_changed);
+    for (key, _) in changed.filter(|_| !is_set(url) && !is_set(file)) {
         fail(key, key, "is used only with sources.postgres.url; set it, or remove this setting");
     }
-    let postgres = &s.sources.postgres;
     let Some(server) = &postgres.url else { return };
     if !server.tls && is_set(&keys[0]) {
         let message = "is used only with TLS; add sslmode=verify-full to sources.postgres.url, or \
