@@ -195,7 +195,7 @@ async fn errors_are_json_with_a_code() {
     let admin = async |path: &str| {
         error(gateway.admin_http().get(gateway.admin_url(path)).send().await.unwrap()).await
     };
-    for path in ["/", "/events", "/nothing"] {
+    for path in ["/events", "/nothing", "/api/v1/nothing"] {
         assert_eq!(admin(path).await, (404, "not-found".to_string()), "{path}");
     }
 }
@@ -234,6 +234,7 @@ sse_publish_to_write_seconds histogram
 sse_catch_ups_total counter
 sse_replayed_events_total counter
 sse_gaps_total counter
+sse_spans_total counter
 sse_retained_values_sent_total counter
 sse_ephemeral_dropped_total counter
 sse_undelivered_total counter
