@@ -21,7 +21,7 @@ WORKDIR /build
 # Dependencies are built in a separate layer, which changes only with a manifest or the lock file.
 # Cargo needs all workspace members and something to compile, so both get an empty program.
 COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
+COPY .cargo/config.toml .cargo/
 COPY loadtest/Cargo.toml loadtest/
 RUN mkdir -p src loadtest/src \
  && echo 'fn main() {}' > src/main.rs && cp src/main.rs loadtest/src/main.rs && : > src/lib.rs \

@@ -33,11 +33,13 @@ TARGETS = [
 def exported() -> dict[str, dict[str, set[str]]]:
     """Metrics of a gateway with an accepted and a refused client: name -> label -> values.
 
-    Its Redis is a cluster of one node, because some metrics exist only on a cluster.
+    Its Redis is a cluster of one node, because some metrics exist only on a cluster, and it reads
+    an external source.
     """
+    sources = {"sources__redis_streams": '[{"stream":"orders"}]'}
     with Redis(*CLUSTER) as redis:
         redis.cli("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        with Gateway(redis.url) as gateway, Stream(gateway.public) as stream:
+        with Gateway(redis.url, **sources) as gateway, Stream(gateway.public) as stream:
             stream.until("sse.connected")
             assert Stream(gateway.public, token=ticket(secret="another secret")).status == 401
             text = gateway.get("/metrics")[1]

@@ -360,7 +360,7 @@ async fn check_config_says_whether_sources_can_be_used() {
 
 /// 10,000 entries, and kills at random times (`make test-sources`).
 #[tokio::test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: make test-sources"]
 async fn ten_thousand_entries_arrive_once_despite_random_kills() {
     const COUNT: u32 = 10_000;
     let redis = Redis::start_persistent("always").await;
