@@ -1,6 +1,6 @@
 //! The `sse-gateway` binary; the `sse_gateway` crate documents its structure.
 
-use std::{ffi::c_char, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
 use sse_gateway::cli::{
@@ -9,16 +9,9 @@ use sse_gateway::cli::{
 };
 use tikv_jemallocator::Jemalloc;
 
-/// With glibc's allocator, a connect takes 15 % more CPU and a stream 10 % more memory.
+/// With glibc's allocator, a connect takes more CPU, and a stream 10 % more memory.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
-
-/// The options of jemalloc, which looks for this symbol: freed memory returns to the system within
-/// a second, because a storm of reconnects leaves much of it (see `app/memory.rs`).
-#[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_OPTIONS: Option<&c_char> =
-    // SAFETY: the text is static and ends with a NUL.
-    unsafe { c"dirty_decay_ms:1000,muzzy_decay_ms:0".as_ptr().as_ref() };
 
 fn main() -> ExitCode {
     match Cli::parse().command {

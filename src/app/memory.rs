@@ -1,9 +1,9 @@
-//! Returns freed memory to the system. jemalloc does so when a thread allocates, but threads that
-//! are idle after a storm of reconnects do not.
+//! Returns freed memory to the system. jemalloc does so within 10 s, when a thread allocates, but
+//! threads that are idle after a storm of reconnects do not.
 
 use std::{ptr::null_mut, time::Duration};
 
-/// Interval; also that of jemalloc's decay (`main.rs`).
+/// Interval of checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns memory regularly. Does not return.
