@@ -156,8 +156,8 @@ async fn pipelined_requests_get_responses_in_order() {
 
 #[tokio::test]
 async fn pipelined_request_flood_uses_little_memory() {
-    /// With actix alone, each of them used 30 MB.
-    const AT_MOST_BYTES: u64 = 16 << 20;
+    /// With actix alone, each of them used 30 MB. The allocator keeps freed pages for some time.
+    const AT_MOST_BYTES: u64 = 24 << 20;
     const SOCKETS: usize = 4;
     const REQUESTS: usize = (128 << 10) / SMALL.len();
     let redis = Redis::start().await;
