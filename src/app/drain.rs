@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::error::Elapsed;
+
 use super::{link_thread::LinkThread, listener::Listener, source_thread::SourceThread};
 use crate::{
     redis::link_context::LinkContext,
@@ -19,7 +21,7 @@ use crate::{
 
 /// Time for clients to receive their last frame after the window.
 const LAST_FRAMES: Duration = Duration::from_secs(3);
-/// Maximum time for the recorder and the sources to hand over, and for presence to end. What they
+/// Maximum time for the recorder and the sources to hand over, and for presence to end. What these
 /// leave of it is for the last spans.
 const HAND_OVER: Duration = Duration::from_secs(3);
 
@@ -51,14 +53,16 @@ impl Drain {
         if tokio::time::timeout(HAND_OVER, self.link.leave_presence()).await.is_err() {
             tracing::warn!("presence could not be ended; it ends with its lease");
         }
-        if let Some(sources) = self.sources.take()
-            && tokio::time::timeout(HAND_OVER, sources.hand_over()).await.is_err()
-        {
-            tracing::warn!("the sources could not be handed over; their leases expire");
-        }
         let records = self.context.settings.publishers.plain == PlainPublish::Record;
-        if records && tokio::time::timeout(HAND_OVER, self.link.hand_over()).await.is_err() {
+        let recorder = records.then(|| self.link.hand_over());
+        let sources = self.sources.map(SourceThread::hand_over);
+        // At the same time, because each may take all of it.
+        let (recorder, sources) = tokio::join!(hand_over(recorder), hand_over(sources));
+        if recorder.is_err() {
             tracing::warn!("the recorder could not hand over to the standby");
+        }
+        if sources.is_err() {
+            tracing::warn!("the sources could not be handed over; their leases expire");
         }
         self.public.stop().await;
         self.admin.stop().await;
@@ -88,5 +92,13 @@ impl Drain {
                 "some clients did not receive their last frame"
             );
         }
+    }
+}
+
+/// Waits at most [`HAND_OVER`] for what hands over, if anything does.
+async fn hand_over(handing: Option<impl Future<Output = ()>>) -> Result<(), Elapsed> {
+    match handing {
+        Some(handing) => tokio::time::timeout(HAND_OVER, handing).await,
+        None => Ok(()),
     }
 }
