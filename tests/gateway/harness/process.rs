@@ -94,7 +94,7 @@ pub fn anonymous(pid: u32) -> u64 {
     kib(&format!("/proc/{pid}/smaps_rollup"), "Anonymous:")
 }
 
-/// Peak resident memory of a process, bytes.
+/// Peak resident memory of a process, bytes. It may decrease: the kernel counts it inexactly.
 pub fn peak(pid: u32) -> u64 {
     kib(&format!("/proc/{pid}/status"), "VmHWM:")
 }
