@@ -188,8 +188,8 @@ metrics! {
     source_errors: IntCounterVec = "sse_source_errors_total",
         "Failed attempts to read this external source, or to publish its entries.", ["source"];
     source_lag: GaugeVec = "sse_source_lag_seconds",
-        "Age of the oldest entry of this external source that was read and is not published yet; 0 \
-         if there is none, and on instances that do not read the source.", ["source"];
+        "Age of the oldest entry of this external source that was read and is not yet published. 0 \
+         without such an entry, and on instances that do not read the source.", ["source"];
     published: IntCounter = "sse_published_total", "Events published through POST /publish.";
     spans: IntCounterVec = "sse_spans_total",
         "Spans of traces by outcome: `exported`, `rejected` (by the collector), `failed` (it is \

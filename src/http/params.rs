@@ -20,6 +20,12 @@ impl BadRequest {
     }
 }
 
+impl From<BadRequest> for Box<HttpResponse> {
+    fn from(error: BadRequest) -> Self {
+        Box::new(error.response())
+    }
+}
+
 /// The parameters of a query. If a parameter is repeated, the first one applies.
 pub enum Params {
     /// Nothing is encoded, as in the URL of a stream with a ticket: nothing is copied.

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::pem};
+use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::pem};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::settings::PemFile;
+use crate::settings::{PemFile, pem_file::authorities};
 
 /// Why `sources.postgres.ca_file` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,24 +29,11 @@ pub enum TlsError {
 /// # Errors
 /// See [`TlsError`].
 pub fn connector(ca: Option<&PemFile>) -> Result<MakeRustlsConnect, TlsError> {
+    let roots = authorities(ca, TlsError::Pem, TlsError::Authority)?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Protocol)?
-        .with_root_certificates(roots(ca)?)
+        .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-fn roots(ca: Option<&PemFile>) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let Some(ca) = ca else {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        return Ok(roots);
-    };
-    let all = ca.certificates().map_err(|source| TlsError::Pem(ca.path.clone(), source))?;
-    for certificate in all {
-        let added = roots.add(certificate);
-        added.map_err(|source| TlsError::Authority(ca.path.clone(), source))?;
-    }
-    Ok(roots)
 }

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::pem};
+use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::pem};
 use secrecy::ExposeSecret;
 
-use crate::settings::{PemFile, RedisTls};
+use crate::settings::{PemFile, RedisTls, pem_file::authorities};
 
 /// Why the settings in `[redis.tls]` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +48,11 @@ pub enum TlsError {
 /// # Errors
 /// See [`TlsError`].
 pub fn client_config(tls: &RedisTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = authorities(tls.ca.as_ref(), TlsError::Pem, TlsError::Authority)?;
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Protocol)?
-        .with_root_certificates(roots(tls)?);
+        .with_root_certificates(roots);
     let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
         return Ok(Arc::new(builder.with_no_client_auth()));
     };
@@ -62,20 +63,6 @@ pub fn client_config(tls: &RedisTls) -> Result<Arc<ClientConfig>, TlsError> {
         let (certificate, key) = (certificate.path.clone(), key.path.clone());
         TlsError::Identity { certificate, key, source }
     })
-}
-
-fn roots(tls: &RedisTls) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let Some(ca) = &tls.ca else {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        return Ok(roots);
-    };
-    let all = ca.certificates().map_err(|source| TlsError::Pem(ca.path.clone(), source))?;
-    for certificate in all {
-        let added = roots.add(certificate);
-        added.map_err(|source| TlsError::Authority(ca.path.clone(), source))?;
-    }
-    Ok(roots)
 }
 
 /// The same for connections of redis-rs: host, port and credentials are to be replaced.

@@ -10,7 +10,7 @@ mod parse_channels;
 mod parse_keys;
 mod parse_sources;
 mod parse_tracing;
-mod pem_file;
+pub mod pem_file;
 pub mod postgres;
 pub mod postgres_url;
 pub mod redis_url;

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{self, PemObject},
+use rustls::{
+    RootCertStore,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 use secrecy::{ExposeSecret, SecretSlice};
 use toml::Value;
@@ -40,6 +43,27 @@ impl PemFile {
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, pem::Error> {
         PrivateKeyDer::from_pem_slice(self.pem.expose_secret())
     }
+}
+
+/// The authorities in a file, or the public ones. `invalid` and `refused` make the errors: the file
+/// is not valid PEM, or contains something else than certificates of authorities.
+///
+/// # Errors
+/// Those of `invalid` and `refused`.
+pub fn authorities<E>(
+    file: Option<&PemFile>,
+    invalid: fn(PathBuf, pem::Error) -> E,
+    refused: fn(PathBuf, rustls::Error) -> E,
+) -> Result<RootCertStore, E> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = file else {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(roots);
+    };
+    for certificate in file.certificates().map_err(|source| invalid(file.path.clone(), source))? {
+        roots.add(certificate).map_err(|source| refused(file.path.clone(), source))?;
+    }
+    Ok(roots)
 }
 
 fn read(value: &Value) -> Parsed<Option<PemFile>> {

@@ -45,7 +45,7 @@ impl Postgres {
         }
     }
 
-    /// Whether there is none.
+    /// Whether nothing is read from Postgres.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

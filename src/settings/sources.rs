@@ -19,7 +19,7 @@ impl Sources {
         redis_streams.len() + postgres.len()
     }
 
-    /// Whether there is none.
+    /// Whether no source is configured.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -73,7 +73,7 @@ pub trait Source {
     fn prepare(&mut self) -> impl Future<Output = Result<(), SourceError>>;
 
     /// Waits for entries, and returns the next ones in order: at most [`MAX_ENTRIES`], and about
-    /// [`MAX_BYTES`]. Returns an empty list if there is none within `wait`, after which the lease
+    /// [`MAX_BYTES`]. Returns an empty list if none arrives within `wait`, after which the lease
     /// may expire.
     ///
     /// # Errors

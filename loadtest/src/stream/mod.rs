@@ -117,7 +117,7 @@ impl StreamState {
         }
     }
 
-    /// Returns the `Last-Event-ID` of the next request; empty if there is none.
+    /// Returns the `Last-Event-ID` of the next request; empty before the first id.
     fn last_event_id(&self, kind: ServerKind) -> &[u8] {
         if kind == ServerKind::Centrifugo { &[] } else { &self.cursor }
     }

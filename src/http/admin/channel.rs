@@ -19,7 +19,7 @@ pub async fn channel_state(request: HttpRequest, admin: web::Data<Admin>) -> Htt
 
 async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
+    let params = Params::of(request)?;
     let (channel, commands) = channel(&params, admin)?;
     let log = channel_log::state(&commands, &channel).await;
     let log = log.map_err(|error| Box::new(unavailable(admin, &error)))?;

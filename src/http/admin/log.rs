@@ -22,11 +22,11 @@ pub async fn log(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse 
 
 async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
+    let params = Params::of(request)?;
     let (channel, commands) = channel(&params, admin)?;
-    let limit = limit(&params).map_err(|error| Box::new(error.response()))?;
-    let wanted = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
-    let before = before(&params).map_err(|error| Box::new(error.response()))?;
+    let limit = limit(&params)?;
+    let wanted = are_wanted(&params)?;
+    let before = before(&params)?;
     let page = channel_log::before(&commands, &channel, before, limit).await;
     let page = page.map_err(|error| Box::new(unavailable(admin, &error)))?;
     let mut payloads = Payloads::new(wanted);

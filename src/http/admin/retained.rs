@@ -18,10 +18,10 @@ pub async fn retained(request: HttpRequest, admin: web::Data<Admin>) -> HttpResp
 
 async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
+    let params = Params::of(request)?;
     let (channel, commands) = channel(&params, admin)?;
-    let limit = limit(&params).map_err(|error| Box::new(error.response()))?;
-    let wanted = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
+    let limit = limit(&params)?;
+    let wanted = are_wanted(&params)?;
     let all = values::all(&commands, &channel).await;
     let all = all.map_err(|error| Box::new(unavailable(admin, &error)))?;
     let mut payloads = Payloads::new(wanted);

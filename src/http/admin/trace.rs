@@ -28,7 +28,7 @@ pub async fn trace(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespons
 
 async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<HttpResponse>> {
     access::admin(request, admin)?;
-    let params = Params::of(request).map_err(|error| Box::new(error.response()))?;
+    let params = Params::of(request)?;
     let position = params.get("id").and_then(report::position).ok_or_else(|| {
         let message = "id must be an event id as in `id:`, for example 1763719000456-0.k3f9x2";
         Box::new(BadRequest { code: "bad-request", message: message.to_owned() }.response())
@@ -37,7 +37,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
         Some(_) => Some(channel(&params, admin)?.0),
         None => None,
     };
-    let payload = are_wanted(&params).map_err(|error| Box::new(error.response()))?;
+    let payload = are_wanted(&params)?;
     let reads = Reads { payload, expiry: false };
     let wanted = Wanted { position, channel, reads, bounds: BOUNDS };
     match report::report(&admin.commands, &admin.settings, &wanted).await {

@@ -76,8 +76,8 @@ impl TlsSession {
         self.partial.capacity() + self.plaintext.len()
     }
 
-    /// Moves plaintext to a buffer. Returns `false` if there is none yet; if the client has ended
-    /// the connection, nothing is moved and the result is `true`.
+    /// Moves plaintext to a buffer. Returns `false` while none has arrived. After the client has
+    /// ended the connection, moves nothing and returns `true`.
     pub fn read(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let count = self.plaintext.len().min(buffer.remaining());
         buffer.put_slice(&self.plaintext.split_to(count));
