@@ -159,6 +159,34 @@ async fn second_signal_ends_the_process_at_once() {
     assert_eq!(sse.end, Some(End::Cut));
 }
 
+#[tokio::test]
+async fn sources_and_recorder_share_the_time_to_hand_over() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::builder(&redis)
+        .env("SOURCES__REDIS_STREAMS", r#"[{"stream":"orders"}]"#)
+        // Longer than the time that the drain gives each of them.
+        .env("REDIS__COMMAND_TIMEOUT", "30s")
+        .start()
+        .await;
+    gateway.wait_for_recorder().await;
+    gateway.wait_for_log("this instance reads the source now").await;
+    redis.freeze();
+    gateway.term();
+    assert_eq!(gateway.wait_exit().await.code(), Some(0));
+    let text = gateway.log_text();
+    let at = |message: &str| {
+        let line = text.lines().find(|line| line.contains(message));
+        let line = line.unwrap_or_else(|| panic!("no {message:?} in {text}"));
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        humantime::parse_rfc3339(line["timestamp"].as_str().expect("a time")).expect("RFC 3339")
+    };
+    let recorder = at("the recorder could not hand over");
+    let sources = at("the sources could not be handed over");
+    // One after the other, 3 s would be between them, and the grace period would be exceeded.
+    let apart = sources.duration_since(recorder).unwrap_or_else(|error| error.duration());
+    assert!(apart < Duration::from_secs(2), "{apart:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drain_under_load_loses_nothing() {
     let redis = Redis::start().await;
