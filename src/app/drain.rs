@@ -55,15 +55,19 @@ impl Drain {
         }
         let records = self.context.settings.publishers.plain == PlainPublish::Record;
         let recorder = records.then(|| self.link.hand_over());
+        let recorder = async {
+            if hand_over(recorder).await.is_err() {
+                tracing::warn!("the recorder could not hand over to the standby");
+            }
+        };
         let sources = self.sources.map(SourceThread::hand_over);
+        let sources = async {
+            if hand_over(sources).await.is_err() {
+                tracing::warn!("the sources could not be handed over; their leases expire");
+            }
+        };
         // At the same time, because each may take all of it.
-        let (recorder, sources) = tokio::join!(hand_over(recorder), hand_over(sources));
-        if recorder.is_err() {
-            tracing::warn!("the recorder could not hand over to the standby");
-        }
-        if sources.is_err() {
-            tracing::warn!("the sources could not be handed over; their leases expire");
-        }
+        tokio::join!(recorder, sources);
         self.public.stop().await;
         self.admin.stop().await;
         self.context.servers.close();
