@@ -28,9 +28,12 @@ async fn assert_held(gateway: &Measured, sockets: &Sockets<'_>, at_most: usize) 
     sockets.open(&mut open, FIRST).await;
     let before = gateway.settled_bytes().await;
     sockets.open(&mut open, STREAMS).await;
+    let mut seen = None;
     eventually(&format!("at most {at_most} bytes for each stream"), || {
         let each = gateway.held_bytes().saturating_sub(before) / STREAMS;
-        println!("{each} bytes for each stream; at most {at_most}");
+        if seen.replace(each) != Some(each) {
+            println!("{each} bytes for each stream; at most {at_most}");
+        }
         std::future::ready((each <= at_most).then_some(()))
     })
     .await;
