@@ -142,17 +142,17 @@ impl Publisher {
                     self.metrics.duplicates.inc();
                     Outcome::Duplicate
                 }
-                Err(error) if is_temporary(&error) => {
-                    self.log_retry(&entry, &error);
-                    refused.push(entry);
-                    continue;
-                }
-                Err(PublishError::Rejected(reason, text)) => {
+                // The rate of a channel rule slows a source down, and drops none of its entries.
+                Err(PublishError::Rejected(reason, text)) if reason != Rejection::TooOften => {
                     let Publish { channel, payload, .. } = entry.event;
                     let unusable = Unusable { reason, text, channel, message: payload };
                     self.reject(&entry.id, unusable).await
                 }
-                Err(_) => continue,
+                Err(error) => {
+                    self.log_retry(&entry, &error);
+                    refused.push(entry);
+                    continue;
+                }
             };
             outcomes[entry.number] = Some(outcome);
         }
@@ -220,15 +220,4 @@ impl Publisher {
             );
         }
     }
-}
-
-/// Whether another attempt may succeed. The rate of a channel rule slows a source down, and drops
-/// none of its entries.
-fn is_temporary(error: &PublishError) -> bool {
-    matches!(
-        error,
-        PublishError::Unavailable(_)
-            | PublishError::NoReply(_)
-            | PublishError::Rejected(Rejection::TooOften, _)
-    )
 }
