@@ -150,8 +150,18 @@ func build(t *testing.T, proxies, code, setUp string) string {
 	return filepath.Join(folder, "application")
 }
 
+// download downloads all modules, those of the tests of other modules, too, which `go mod tidy`
+// wants. In a copy, because it adds lines to go.sum. Returns the folder of the downloads.
+func download(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	run(t, ".", nil, "cp", "go.mod", "go.sum", folder)
+	run(t, folder, nil, "go", "mod", "download", "all")
+	return strings.TrimSpace(run(t, folder, nil, "go", "env", "GOMODCACHE"))
+}
+
 func TestReadmeRunsInAnEmptyProject(t *testing.T) {
-	downloads := strings.TrimSpace(run(t, ".", nil, "go", "env", "GOMODCACHE"))
+	downloads := download(t)
 	proxies := proxy(t) + ",file://" + downloads + "/cache/download"
 	// A folder of its own, without the module: a stale version must not be used. It is always the
 	// same one, so that the other modules are compiled once.
