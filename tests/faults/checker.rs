@@ -61,7 +61,7 @@ pub struct Findings {
     pub due: usize,
     /// Lost, and the client was notified.
     pub notified: usize,
-    /// Durable, lost and notified, although no fault of the round discards anything.
+    /// Durable or of the outbox, lost and notified, although no fault of the round discards it.
     pub kept: Vec<String>,
     /// Lost without notification.
     pub silent: Vec<String>,
@@ -296,7 +296,7 @@ fn find_losses(
         }
         if is_notified {
             findings.notified += 1;
-            if event.kind == Kind::Durable && !rules.discards {
+            if event.kind.is_durable() && !rules.discards {
                 findings.kept.push(format!("{}: {} {}", client.user, event.number, event.channel));
             }
         } else {
@@ -314,7 +314,8 @@ fn find_losses(
 
 /// Whether the client got the retained value of the event's key later. It is checked by itself.
 fn is_superseded(log: &Log, event: &Publish) -> bool {
-    let Some(key) = kept::key(&event.channel, event.number) else { return false };
+    let key = kept::key(&event.channel, event.number);
+    let Some(key) = key.filter(|_| event.kind == Kind::Durable) else { return false };
     let later = log.received.iter().filter(|r| r.at > event.started);
     later
         .into_iter()
@@ -331,7 +332,7 @@ fn is_after(delivery: &Delivery, event: &Publish, order: Order) -> bool {
             is_broadcast(&event.channel) == is_broadcast(&delivery.publish.channel)
                 && event.acknowledged.is_some_and(|at| delivery.publish.started > at)
         }
-        // Without a position: the messages of one publisher on one channel are ordered.
+        // Without a position: the events of one publisher on one channel are ordered.
         (lost, other) => {
             let is_same = event.channel == delivery.publish.channel && lost == other;
             is_same && delivery.publish.number > event.number
@@ -357,7 +358,7 @@ fn find_duplicates(
         let epoch = |id: Option<Id>| id.map(|id| id.epoch);
         // On a cluster, the id of a delivery does not tell the epoch of its event.
         let is_other = order == Order::PerSource || epoch(before) != epoch(id);
-        let is_repeated = delivery.publish.attempts > 1 && is_other;
+        let is_repeated = delivery.publish.is_repeated() && is_other;
         if !(rules.discards && is_repeated) {
             findings.duplicated.push(format!(
                 "{name}: {} {before:?} {id:?} attempts {}",
@@ -370,12 +371,14 @@ fn find_duplicates(
 fn find_disorder(name: &str, deliveries: &[Delivery], order: Order, findings: &mut Findings) {
     let mut last = Id::default();
     let mut later: HashMap<bool, Instant> = HashMap::new();
-    let mut last_plain: HashMap<(&str, Kind), u64> = HashMap::new();
+    let mut last_of: HashMap<(&str, Kind), u64> = HashMap::new();
+    let mut seen = HashSet::new();
     for delivery in deliveries {
         let publish = delivery.publish;
-        if publish.kind != Kind::Durable {
+        // One that comes again is a matter of `find_duplicates`.
+        if publish.kind != Kind::Durable && seen.insert(publish.number) {
             let source = (publish.channel.as_str(), publish.kind);
-            let before = last_plain.insert(source, publish.number).unwrap_or_default();
+            let before = last_of.insert(source, publish.number).unwrap_or_default();
             if before > publish.number {
                 findings.disordered.push(format!("{name}: {before} before {}", publish.number));
             }

@@ -5,6 +5,7 @@ use crate::deployment::Deployment;
 use crate::harness::gateway::Builder;
 use crate::harness::metrics::Metrics;
 use crate::harness::{Gateway, Proxy, eventually_within};
+use crate::outbox::SOURCE;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,15 @@ const PROGRAM: &str = "SSE_GATEWAY_BIN";
 /// The variable that sets `log.level` of the gateways.
 const LOG_LEVEL: &str = "FAULTS_LOG_LEVEL";
 
-/// What an instance does with plain publishes.
+/// What an instance does with plain publishes, and with the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Writer,
     Standby,
+    /// Neither of both.
     Other,
+    /// It reads the outbox, whatever it does with plain publishes.
+    Reader,
 }
 
 /// One gateway, its proxy and its settings.
@@ -143,13 +147,15 @@ impl Fleet {
         }
     }
 
-    async fn role(&self, n: usize) -> Option<Role> {
+    /// Whether gateway `n` has a role, unless it does not respond.
+    async fn has_role(&self, n: usize, role: Role) -> Option<bool> {
         let metrics = self.metrics(n).await?;
         let is = |role: &str| metrics.get("sse_recorder_role", &[("role", role)]) == 1.0;
-        Some(match (is("writer"), is("standby")) {
-            (true, _) => Role::Writer,
-            (_, true) => Role::Standby,
-            _ => Role::Other,
+        Some(match role {
+            Role::Writer => is("writer"),
+            Role::Standby => is("standby"),
+            Role::Other => !is("writer") && !is("standby"),
+            Role::Reader => metrics.get("sse_source_reader", &[SOURCE]) == 1.0,
         })
     }
 
@@ -157,15 +163,15 @@ impl Fleet {
     pub async fn with_role(&self, role: Role) -> usize {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let mut roles = Vec::new();
+            let mut all = Vec::new();
             for n in 0..self.members.len() {
-                roles.push(self.role(n).await);
+                all.push(self.has_role(n, role).await);
             }
-            let mut found = (0..roles.len()).filter(|n| roles[*n] == Some(role));
+            let mut found = (0..all.len()).filter(|n| all[*n] == Some(true));
             if let (Some(n), None) = (found.next(), found.next()) {
                 return n;
             }
-            assert!(Instant::now() < deadline, "no single {role:?}, but {roles:?}");
+            assert!(Instant::now() < deadline, "no single {role:?}, but {all:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

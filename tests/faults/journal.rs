@@ -9,8 +9,17 @@ use std::time::Instant;
 pub enum Kind {
     /// `FCALL sse_publish`.
     Durable,
+    /// A row of the outbox in Postgres, acknowledged when it is committed.
+    Outbox,
     /// `PUBLISH`, by the publisher of this number.
     Plain(usize),
+}
+
+impl Kind {
+    /// Whether what was acknowledged must not be lost.
+    pub fn is_durable(self) -> bool {
+        !matches!(self, Kind::Plain(_))
+    }
 }
 
 /// One event.
@@ -28,6 +37,13 @@ pub struct Publish {
     pub position: Option<Id>,
     /// How often it was sent.
     pub attempts: u32,
+}
+
+impl Publish {
+    /// Whether Redis may have got it more than once. A gateway may have repeated a row.
+    pub fn is_repeated(&self) -> bool {
+        self.attempts > 1 || self.kind == Kind::Outbox
+    }
 }
 
 /// The events of one round. Clones share it.

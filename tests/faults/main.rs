@@ -18,6 +18,7 @@ mod inject;
 mod journal;
 mod kept;
 mod leases;
+mod outbox;
 mod page;
 mod presence;
 mod publisher;

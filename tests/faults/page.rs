@@ -30,7 +30,8 @@ const HEAD: [&str; 20] = [
 const TEXT: &str = "\
 Results of the fault suite (`tests/faults`): three gateways of a build of this repository, real
 Redis processes, 17 clients that behave like `EventSource` behind a round-robin balancer (and three
-more in each round), two durable publishers and, where named, two plain ones.
+more in each round), two durable publishers, a writer of rows to a Postgres outbox and, where named,
+two plain publishers.
 
 `make faults` writes this page.
 A run is named by its seed: `FAULTS_SEED` repeats its random parts.
@@ -39,6 +40,7 @@ parts of their names, and `FAULTS_EARLIER` adds the pages of earlier runs.
 The load is the least and the greatest load average of one minute.
 
 - **acknowledged**: events that Redis confirmed, durable + plain.
+  A row that Postgres has committed is one of the durable ones.
   A plain event counts if a recorder was subscribed.
 - **due**: deliveries that the clients must get.
 - **lost and notified**: deliveries that a client did not get, and for which it got `sse.gap`.

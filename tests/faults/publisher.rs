@@ -2,9 +2,10 @@
 //! until Redis confirms it; a plain one sends each event once.
 
 use crate::deployment::Route;
-use crate::harness::Id;
+use crate::harness::Postgres;
 use crate::journal::{Journal, Kind};
 use crate::kept::{self, Values};
+use crate::outbox::Writer;
 use crate::undelivered;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult};
@@ -26,13 +27,24 @@ pub struct Publishers {
 }
 
 impl Publishers {
-    /// Starts two durable publishers, and two plain ones if `plain`, with about 25 events per
-    /// second each, to all channels in turn.
-    pub fn start(route: &Route, channels: &[String], journal: &Journal, plain: bool) -> Publishers {
+    /// Starts a writer of rows, two durable publishers, and two plain ones if `plain`, with about
+    /// 25 events per second each, to all channels in turn.
+    pub fn start(
+        route: &Route,
+        postgres: &Arc<Postgres>,
+        channels: &[String],
+        journal: &Journal,
+        plain: bool,
+    ) -> Publishers {
         let stop = Arc::<AtomicBool>::default();
-        let tasks = (0..if plain { 4 } else { 2 }).map(|n| {
-            let kind = if n < 2 { Kind::Durable } else { Kind::Plain(n) };
+        let tasks = (0..if plain { 5 } else { 3 }).map(|n| {
+            let kind = match n {
+                0 => Kind::Outbox,
+                1 | 2 => Kind::Durable,
+                _ => Kind::Plain(n),
+            };
             let mut publisher = Publisher::new(route.clone(), journal.clone());
+            let mut writer = Writer::new(postgres.clone(), journal.clone());
             let (channels, stop) = (channels.to_vec(), stop.clone());
             tokio::spawn(async move {
                 let mut timer = tokio::time::interval(Duration::from_millis(40));
@@ -44,9 +56,10 @@ impl Publishers {
                     }
                     let channel = &channels[turn % channels.len()];
                     match kind {
-                        Kind::Durable => publisher.durable(channel, 1200).await,
+                        Kind::Outbox => writer.write(channel).await,
+                        Kind::Durable => _ = publisher.durable(channel, 1200).await,
                         Kind::Plain(_) => publisher.plain(channel, kind).await,
-                    };
+                    }
                 }
             })
         });
@@ -104,7 +117,7 @@ impl Publisher {
     }
 
     /// Publishes a plain event once. It counts as acknowledged if a recorder was subscribed.
-    pub async fn plain(&mut self, channel: &str, kind: Kind) -> u64 {
+    pub async fn plain(&mut self, channel: &str, kind: Kind) {
         let number = self.journal.begin(channel, kind);
         self.journal.attempt(number);
         let mut command = redis::cmd("PUBLISH");
@@ -112,9 +125,8 @@ impl Publisher {
         command.arg(channel).arg(envelope);
         // A cluster counts the subscribers of the node that gets the command: that of the recorder.
         if let Ok(1..) = self.send::<i64>("broadcast:", &command).await {
-            self.journal.acknowledge(number, None::<Id>);
+            self.journal.acknowledge(number, None);
         }
-        number
     }
 
     /// The retained values of a channel in Redis; `None`: it does not respond.

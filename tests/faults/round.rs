@@ -4,9 +4,10 @@ use crate::checker::{self, Findings, Order, Rules};
 use crate::client::Client;
 use crate::deployment::Kind;
 use crate::inject::{self, Fault};
-use crate::journal::{Kind as Publishing, Publish};
+use crate::journal::Publish;
 use crate::kept::Values;
 use crate::leases::Leases;
+use crate::outbox;
 use crate::presence;
 use crate::publisher::{Publisher, Publishers};
 use crate::undelivered;
@@ -23,7 +24,7 @@ pub struct Outcome {
     pub deployment: String,
     pub faults: String,
     pub has_plain: bool,
-    /// Number of acknowledged durable and plain events.
+    /// Number of acknowledged events: durable ones with those of the outbox, and plain ones.
     pub durable: usize,
     pub plain: usize,
     /// Number of leases that instances lost to a busy machine.
@@ -63,7 +64,8 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     world.clients.iter().for_each(Client::clear);
     world.invite().await;
     let (route, plain) = (world.deployment.route.clone(), world.plain);
-    let publishers = Publishers::start(&route, &world.channels, &world.journal, plain);
+    let publishers =
+        Publishers::start(&route, &world.postgres, &world.channels, &world.journal, plain);
     world.publishers = Some(publishers);
     world.acknowledged(EVENTS).await;
     let mut rules = Rules::default();
@@ -89,11 +91,12 @@ pub async fn run(world: &mut World, faults: &[Fault]) -> Outcome {
     rules.affected = (!affects_all && !affected.is_empty()).then_some(affected);
     world.publishers.take().expect("running publishers").stop().await;
     world.fleet.all_ready().await;
+    outbox::emptied(&world.postgres).await;
     let last = publish_last(world).await;
     let findings = settle(world, &last, &mut rules, recovered, &leases).await;
     let events = world.journal.events();
     let count = |durable: bool| {
-        let of_kind = |event: &&Publish| (event.kind == Publishing::Durable) == durable;
+        let of_kind = |event: &&Publish| event.kind.is_durable() == durable;
         events.iter().filter(of_kind).filter(|event| event.acknowledged.is_some()).count()
     };
     if !findings.is_good() {

@@ -32,12 +32,13 @@ async fn short(kind: Kind, plain: bool, faults: &[Fault]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_server_survives_crashes_with_plain_publishers() {
-    short(Kind::Everysec, true, &[Fault::KillRecorder, Fault::RedisKilled, Fault::LinkCut]).await;
+    let crashes = [Fault::KillRecorder, Fault::RedisKilled, Fault::PostgresKilled, Fault::LinkCut];
+    short(Kind::Everysec, true, &crashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_server_survives_a_wipe_and_lost_connections() {
-    let faults = [Fault::RedisKilled, Fault::FlushAllUnseen, Fault::LinksDown];
+    let faults = [Fault::RedisKilled, Fault::KillReader, Fault::FlushAllUnseen, Fault::LinksDown];
     short(Kind::Always, false, &faults).await;
 }
 

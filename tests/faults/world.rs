@@ -5,12 +5,14 @@ use crate::deployment::{Deployment, Kind};
 use crate::fleet::{Fleet, Role};
 use crate::harness::eventually_within;
 use crate::harness::gateway::Builder;
-use crate::harness::{topic, user};
+use crate::harness::{Postgres, topic, user};
 use crate::journal::Journal;
+use crate::outbox;
 use crate::presence::{self, WATCHER};
 use crate::publisher::Publishers;
 use crate::undelivered::AWAY;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const USERS: usize = 8;
@@ -22,6 +24,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct World {
     pub deployment: Deployment,
     pub fleet: Fleet,
+    /// The server whose outbox the gateways read.
+    pub postgres: Arc<Postgres>,
     /// The one that gets the events of presence is the first.
     pub clients: Vec<Client>,
     /// Clients that leave during this round, at the latest after its faults.
@@ -59,8 +63,11 @@ impl World {
     ) -> World {
         let deployment = Deployment::start(kind).await;
         let mode = if plain { "record" } else { "off" };
-        let change =
-            |builder: Builder| change(presence::enable(builder).env("PUBLISHERS__PLAIN", mode));
+        let postgres = outbox::start().await;
+        let change = |builder: Builder| {
+            let builder = presence::enable(builder).env("PUBLISHERS__PLAIN", mode);
+            change(outbox::enable(builder, &postgres))
+        };
         let fleet = Fleet::start(&deployment, 3, change).await;
         let users = (0..USERS).map(|n| user(&format!("u{n}")));
         let users = users.chain([user(WATCHER), user(AWAY)]);
@@ -70,6 +77,7 @@ impl World {
         let mut world = World {
             deployment,
             fleet,
+            postgres,
             clients,
             guests,
             journal,
@@ -137,11 +145,12 @@ impl World {
         &self.clients[0]
     }
 
-    /// Waits until all gateways are ready and, with plain publishers, until a standby could take
-    /// over.
+    /// Waits until all gateways are ready, one reads the outbox and, with plain publishers, a
+    /// standby could take over.
     pub async fn steady(&self) {
         self.deployment.healthy().await;
         self.fleet.all_ready().await;
+        self.fleet.with_role(Role::Reader).await;
         if self.plain {
             self.fleet.with_role(Role::Writer).await;
             self.fleet.with_role(Role::Standby).await;
@@ -159,9 +168,9 @@ impl World {
         }
     }
 
-    /// A gateway with a role; without plain publishers, any one.
+    /// A gateway with a role; any one for a role that only plain publishers need.
     pub async fn gateway_with(&mut self, role: Role) -> usize {
-        match self.plain {
+        match self.plain || role == Role::Reader {
             true => self.fleet.with_role(role).await,
             false => self.rng.usize(..self.fleet.members.len()),
         }

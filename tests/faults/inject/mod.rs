@@ -4,6 +4,7 @@ mod cluster;
 mod failover;
 mod gateways;
 mod links;
+mod postgres;
 mod servers;
 
 use crate::checker::Rules;
@@ -34,12 +35,15 @@ faults! {
     KillRecorder = "gateway killed: recorder",
     KillStandby = "gateway killed: standby",
     KillOther = "gateway killed: another one",
+    KillReader = "gateway killed: reader of the outbox",
     FreezeRecorder = "gateway stopped for 3 s: recorder",
     FreezeStandby = "gateway stopped for 3 s: standby",
     FreezeOther = "gateway stopped for 3 s: another one",
+    FreezeReader = "gateway stopped for 3 s: reader of the outbox",
     TerminateRecorder = "SIGTERM: recorder",
     TerminateStandby = "SIGTERM: standby",
     TerminateOther = "SIGTERM: another gateway",
+    TerminateReader = "SIGTERM: reader of the outbox",
     RollingRestart = "rolling restart of all gateways",
     LongerRetention = "rolling restart with a longer retention",
     OtherSettings = "one gateway with other settings",
@@ -75,6 +79,8 @@ faults! {
     UserSlotMoved = "slot of a user moved under load",
     BroadcastSlotMoved = "slot of the broadcasts moved under load",
     MasterAdded = "master added, slots moved to it",
+    PostgresKilled = "Postgres killed and restarted",
+    PostgresFrozen = "Postgres stopped for 5 s",
     Churn = "1,000 clients connect and leave",
 }
 
@@ -147,11 +153,12 @@ impl Fault {
             Fault::PlannedFailover | Fault::FailBack | Fault::OldPrimaryReturns => {
                 return failover_rules(plain);
             }
-            Fault::KillRecorder | Fault::KillStandby | Fault::KillOther => {
+            Fault::KillRecorder | Fault::KillStandby | Fault::KillOther | Fault::KillReader => {
                 rules.ends_streams = true
             }
             Fault::TerminateRecorder | Fault::TerminateStandby => rules.ends_streams = true,
-            Fault::TerminateOther | Fault::RollingRestart => rules.ends_streams = true,
+            Fault::TerminateOther | Fault::TerminateReader => rules.ends_streams = true,
+            Fault::RollingRestart => rules.ends_streams = true,
             Fault::LongerRetention | Fault::OtherSettings => rules.ends_streams = true,
             Fault::TwoServers | Fault::SnapshotsCut => rules.ends_streams = true,
             Fault::ClockBack => rules.delays_unseen = true,
@@ -167,18 +174,21 @@ impl Fault {
 
     /// Lets it happen, and ends it. Returns the moment from which the recovery counts.
     pub async fn inject(self, world: &mut World) -> Instant {
-        use crate::fleet::Role::{Other, Standby, Writer};
+        use crate::fleet::Role::{Other, Reader, Standby, Writer};
         match self {
             Fault::None => Instant::now(),
             Fault::KillRecorder => gateways::kill(world, Writer).await,
             Fault::KillStandby => gateways::kill(world, Standby).await,
             Fault::KillOther => gateways::kill(world, Other).await,
+            Fault::KillReader => gateways::kill(world, Reader).await,
             Fault::FreezeRecorder => gateways::freeze(world, Writer).await,
             Fault::FreezeStandby => gateways::freeze(world, Standby).await,
             Fault::FreezeOther => gateways::freeze(world, Other).await,
+            Fault::FreezeReader => gateways::freeze(world, Reader).await,
             Fault::TerminateRecorder => gateways::terminate(world, Writer).await,
             Fault::TerminateStandby => gateways::terminate(world, Standby).await,
             Fault::TerminateOther => gateways::terminate(world, Other).await,
+            Fault::TerminateReader => gateways::terminate(world, Reader).await,
             Fault::RollingRestart => gateways::roll(world).await,
             Fault::LongerRetention => gateways::longer_retention(world).await,
             Fault::OtherSettings => gateways::other_settings(world).await,
@@ -214,6 +224,8 @@ impl Fault {
             Fault::UserSlotMoved => cluster::move_slot(world, "user:u0:events").await,
             Fault::BroadcastSlotMoved => cluster::move_slot(world, "broadcast:news").await,
             Fault::MasterAdded => cluster::add_master(world).await,
+            Fault::PostgresKilled => postgres::kill(world).await,
+            Fault::PostgresFrozen => postgres::freeze(world).await,
             Fault::Churn => gateways::churn(world).await,
         }
     }
