@@ -6,8 +6,8 @@ SHELL := bash
 .ONESHELL:
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
-  instructions fuzz test test-build test-rust test-http2 test-upgrade test-js test-clients \
-  test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix \
+  instructions fuzz test test-build test-rust test-http2 test-upgrade test-others test-js \
+  test-clients test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix \
   test-sources test-outbox faults soak fmt lint deny sbom release release-empty release-gateway \
   release-libraries release-sums docs reference chart clean
 
@@ -26,6 +26,8 @@ PIP     := python -m pip install --quiet --disable-pip-version-check --requireme
 # Each target that skips tests lists them in a file here. `make test` prints these files.
 SKIPPED := $(abspath .cache/skipped)
 ARGS    ?=
+# Always all packages: with other ones, dependencies have other features and are built again.
+TESTED  := cargo test --workspace --locked
 
 help: ## list the targets
 	@awk -F ' ## ' '
@@ -128,7 +130,7 @@ fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
 	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 	done
 
-test: test-rust test-http2 test-upgrade test-js test-clients test-servers test-deploy
+test: test-rust test-http2 test-upgrade test-others
 test: ## run every test, list skipped ones
 	@shopt -s nullglob
 	lists=($(SKIPPED)/*)
@@ -139,10 +141,15 @@ test: ## run every test, list skipped ones
 	  cat "$${lists[@]}"
 	fi
 
+# They wait for processes most of the time, so two of them run at once.
+test-others:
+	@printf '%s\n' 'test-js test-clients test-servers' test-deploy |
+	  xargs -P 2 -I {} sh -c '$(MAKE) --no-print-directory {}'
+
 test-build:
 	@bash .ci/need cc
 	echo "== building the tests"
-	cargo test --workspace --locked --no-run
+	$(TESTED) --no-run
 
 test-rust: test-build ## run the Rust tests with a real Redis and a real Postgres
 	@bash .ci/need redis-test postgres pgbouncer python openssl nchan pushpin
@@ -151,7 +158,7 @@ test-rust: test-build ## run the Rust tests with a real Redis and a real Postgre
 	mkdir -p $(SKIPPED)
 	export SSE_SKIPPED=$(SKIPPED)/test-rust
 	# Most of the time they wait for processes.
-	RUST_TEST_THREADS=$$(($$(nproc) * 2)) cargo test --workspace --locked
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) $(TESTED)
 
 # The modules of the black-box tests that depend most on timing.
 BUSY_MODULES ?= drain:: faults:: front:: gap:: http2_floods:: limits:: modes:: neighbours:: \
@@ -168,7 +175,7 @@ test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy proces
 	done
 	for run in 1 2 3; do
 	  echo "== run $$run of 3, beside $${#busy[@]} busy processes"
-	  cargo test --locked -p sse-gateway --test gateway -- $(BUSY_MODULES)
+	  $(TESTED) --test gateway -- $(BUSY_MODULES)
 	done
 
 SERVERS ?= redis-8 valkey-8 valkey-9
@@ -186,7 +193,7 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	  fi
 	  export REDIS_SERVER=$$program
 	  echo "== gateway and publishers with $$server: $$("$$program" --version)"
-	  cargo test --locked -p sse-gateway --test gateway -- $(ARGS) || failed+=($$server)
+	  $(TESTED) --test gateway -- $(ARGS) || failed+=($$server)
 	  [[ -z "$(ARGS)" ]] || continue
 	  SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway \
 	    SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python \
@@ -210,7 +217,7 @@ FAULTS_PAGE    ?= docs/operations/reliability.md
 
 # Not part of `make test`, which runs a short selection of them (tests/faults/runs.rs).
 faults: ## inject every fault into every Redis deployment, update docs/operations/reliability.md
-	@bash .ci/need redis-test cc
+	@bash .ci/need redis-test postgres cc
 	export FAULTS_MINUTES=$(FAULTS_MINUTES) FAULTS_PAGE=$(abspath $(FAULTS_PAGE))
 	cargo test --release --locked -p sse-gateway --test faults -- \
 	  --ignored --exact --nocapture runs::every_fault_on_every_deployment
@@ -218,7 +225,7 @@ faults: ## inject every fault into every Redis deployment, update docs/operation
 SOAK_MINUTES ?= 60
 
 soak: ## look for leaks during an hour of connections, publishes and faults (SOAK_MINUTES=5)
-	@bash .ci/need redis-test cc
+	@bash .ci/need redis-test postgres cc
 	SOAK_MINUTES=$(SOAK_MINUTES) cargo test --release --locked -p sse-gateway --test faults -- \
 	  --ignored --exact --nocapture soak::gateways_return_to_their_baseline
 
@@ -238,7 +245,7 @@ test-upgrade: test-build $(OLD_DIR)/done ## upgrade from an old version and roll
 	bash .ci/need redis-test
 	echo "== upgrade from $(OLD)"
 	SSE_GATEWAY_OLD_BIN=$(abspath $(OLD_DIR))/target/debug/sse-gateway \
-	  cargo test --locked -p sse-gateway --test gateway -- --ignored upgrade::
+	  $(TESTED) --test gateway -- --ignored upgrade::
 
 # h2spec has no go.mod: tests/h2spec pins it and its dependencies to versions for Debian 12's Go.
 H2SPEC := .cache/bin/h2spec
@@ -246,8 +253,7 @@ H2SPEC := .cache/bin/h2spec
 test-http2: test-build $(H2SPEC) ## run h2spec against the gateway, without and with TLS
 	@bash .ci/need redis-test openssl
 	echo "== h2spec"
-	SSE_GATEWAY_H2SPEC=$(abspath $(H2SPEC)) \
-	  cargo test --locked -p sse-gateway --test gateway -- --ignored h2spec::
+	SSE_GATEWAY_H2SPEC=$(abspath $(H2SPEC)) $(TESTED) --test gateway -- --ignored h2spec::
 
 $(H2SPEC): tests/h2spec/go.mod tests/h2spec/go.sum
 	@command -v go >/dev/null || bash .ci/need go
@@ -273,7 +279,7 @@ $(OLD_DIR)/done:
 	rm -rf $(OLD_DIR)
 	mkdir -p $(OLD_DIR)/source
 	git archive $(OLD) | tar -x -C $(OLD_DIR)/source
-	CARGO_TARGET_DIR=$(abspath $(OLD_DIR))/target \
+	CARGO_TARGET_DIR=$(abspath $(OLD_DIR))/target CARGO_PROFILE_DEV_DEBUG=0 \
 	  cargo build --locked --manifest-path $(OLD_DIR)/source/Cargo.toml
 	rm -rf $(OLD_DIR)/target/debug/{deps,build,incremental,.fingerprint}
 	touch $@

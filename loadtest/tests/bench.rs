@@ -56,40 +56,42 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
-#[test]
-fn every_scenario_is_measured_with_each_server() {
-    let out = Directory::new("all");
-    let output = bench(&out.0, "--quick --streams 40 --load 1 --servers sse-gateway,plain-actix");
+/// Measures every scenario of one server, and checks its broadcasts.
+fn measured(out: &Directory, name: &str) -> Value {
+    let output = bench(&out.0, &format!("--quick --streams 40 --load 1 --servers {name}"));
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let results = out.results();
     assert_eq!(results["failed"], serde_json::json!([]), "{}", text(&output));
     let size = &results["size"]["scenarios"];
     assert_eq!((&size["main_streams"], &size["user_streams"]), (&40.into(), &20.into()));
-
-    for name in ["sse-gateway", "plain-actix"] {
-        let server = server(&results, name);
-        // One measurement of the main stream count, one of the others.
-        let counts: Vec<Vec<u64>> = server["rounds"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|points| points.as_array().unwrap())
-            .map(|points| points.iter().filter_map(|point| point["streams"].as_u64()).collect())
-            .collect();
-        assert_eq!(counts, [vec![40], vec![4, 20]], "{name}");
-        let point = &server["rounds"][0][0];
-        for load in [&point["load"], &point["low_rate"]["load"]] {
-            assert!(number(&load["expected"]) > 0.0, "{name}: {load:#}");
-            assert_eq!(load["delivered"], load["expected"], "{name}: {load:#}");
-        }
-        assert_eq!((&point["rate"], &point["low_rate"]["rate"]), (&10.0.into(), &2.0.into()));
+    let server = server(&results, name);
+    // One measurement of the main stream count, one of the others.
+    let rounds = server["rounds"].as_array().unwrap().iter();
+    let counts: Vec<Vec<u64>> = rounds
+        .map(|points| points.as_array().unwrap())
+        .map(|points| points.iter().filter_map(|point| point["streams"].as_u64()).collect())
+        .collect();
+    assert_eq!(counts, [vec![40], vec![4, 20]]);
+    let point = &server["rounds"][0][0];
+    for load in [&point["load"], &point["low_rate"]["load"]] {
+        assert_all_delivered(load);
     }
+    assert_eq!((&point["rate"], &point["low_rate"]["rate"]), (&10.0.into(), &2.0.into()));
+    server.clone()
+}
 
-    let gateway = &server(&results, "sse-gateway")["scenarios"];
+fn assert_all_delivered(load: &Value) {
+    assert!(number(&load["expected"]) > 0.0, "{load:#}");
+    assert_eq!(load["delivered"], load["expected"], "{load:#}");
+}
+
+#[test]
+fn every_scenario_of_the_gateway_is_measured() {
+    let out = Directory::new("gateway");
+    let server = measured(&out, "sse-gateway");
+    let gateway = &server["scenarios"];
     for name in SCENARIOS {
-        let load = &gateway[name][0]["load"];
-        assert!(number(&load["expected"]) > 0.0, "{name}: {load:#}");
-        assert_eq!(load["delivered"], load["expected"], "{name}: {load:#}");
+        assert_all_delivered(&gateway[name][0]["load"]);
     }
     let storm = &gateway["storm"][0]["storm"];
     assert_eq!((&storm["cut"], &storm["caught_up"]), (&40.into(), &40.into()));
@@ -99,18 +101,20 @@ fn every_scenario_is_measured_with_each_server() {
     assert!(stall["server_bytes"].is_u64(), "{stall:#}");
     let idle = &gateway["idle"][0]["idle"];
     assert!(number(&idle["server_cpu_ms_per_s"]) >= 0.0, "{idle:#}");
+    let page = out.read("benchmarks.md");
+    let row = "| Storm of 40: all caught up after, s |";
+    assert!(page.contains(row), "{row} is missing from\n{page}");
+}
 
-    let actix = server(&results, "plain-actix");
-    let users = &actix["scenarios"]["users"][0]["load"];
-    assert!(number(&users["expected"]) > 0.0, "{users:#}");
-    assert_eq!(users["delivered"], users["expected"], "{users:#}");
+#[test]
+fn every_scenario_that_a_peer_supports_is_measured() {
+    let out = Directory::new("peer");
+    let actix = measured(&out, "plain-actix");
+    assert_all_delivered(&actix["scenarios"]["users"][0]["load"]);
     assert_eq!(actix["scenarios"]["storm"], Value::Null);
     assert!(actix["unsupported"]["storm"].as_str().unwrap().contains("resume"));
-
     let page = out.read("benchmarks.md");
-    for expected in
-        ["- plain-actix, storm: ", "| Storm of 40: all caught up after, s |", "| 20 users"]
-    {
+    for expected in ["- plain-actix, storm: ", "| 20 users"] {
         assert!(page.contains(expected), "{expected} is missing from\n{page}");
     }
     // The page can be written again from the results.

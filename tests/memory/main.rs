@@ -15,9 +15,9 @@ use heap::Measured;
 use sockets::{Sockets, Tls, VERSIONS};
 
 /// Streams that allocate what is shared by all.
-const FIRST: usize = 200;
+const FIRST: usize = 100;
 /// Streams that are measured.
-const STREAMS: usize = 800;
+const STREAMS: usize = 400;
 /// Streams of a connection over HTTP/2.
 const PER_CONNECTION: usize = 100;
 
