@@ -180,7 +180,7 @@ metrics! {
         "Entries of this external source that were rejected; sse_rejected_total counts them by \
          reason.", ["source"];
     source_lost: IntCounterVec = "sse_source_lost_total",
-        "Entries of this external source that were deleted before they were published.",
+        "Entries of this external source that were deleted or dropped before they were published.",
         ["source"];
     source_breaks: IntCounterVec = "sse_source_breaks_total",
         "Interruptions during which entries of this external source may have been lost: only \

@@ -15,7 +15,7 @@ pub struct SourceMetrics {
     pub duplicates: IntCounter,
     /// Entries that were rejected.
     pub rejected: IntCounter,
-    /// Entries that were deleted before they were published.
+    /// Entries that were deleted or dropped before they were published.
     pub lost: IntCounter,
     /// Interruptions during which entries may have been lost.
     pub breaks: IntCounter,

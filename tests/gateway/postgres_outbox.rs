@@ -46,6 +46,22 @@ async fn committed_rows_arrive_in_order_byte_for_byte() {
     assert_eq!(gateway.metric("sse_source_duplicates_total", &[]).await, 0.0);
 }
 
+/// The alert SseGatewaySourceFailing.
+#[tokio::test]
+async fn locks_of_others_count_as_errors_and_delay_rows() {
+    let (redis, postgres) = (Redis::start().await, Postgres::start().await);
+    let builder = with_outbox(&redis, &postgres).env("SOURCES__POSTGRES__TIMEOUT", "1s");
+    let gateway = builder.start().await;
+    let mut stream = gateway.connect("1").await;
+    let other = postgres.client().await;
+    other.batch_execute("BEGIN; LOCK TABLE sse_outbox IN EXCLUSIVE MODE").await.expect("a lock");
+    gateway.metric_reaches("sse_source_errors_total", &[("source", "postgres")], 2.0).await;
+    let commit = format!("{} COMMIT", insert(&user("1"), "a", "1"));
+    other.batch_execute(&commit).await.expect("a commit");
+    assert_eq!(types(&mut stream, 1).await, ["a"]);
+    postgres.outbox_is_empty().await;
+}
+
 #[tokio::test]
 async fn columns_of_a_row_are_options_of_the_event() {
     let (redis, postgres) = (Redis::start().await, Postgres::start().await);
