@@ -22,7 +22,7 @@ const LOG_LEVEL: &str = "FAULTS_LOG_LEVEL";
 pub enum Role {
     Writer,
     Standby,
-    /// Neither of both.
+    /// Neither.
     Other,
     /// It reads the outbox, whatever it does with plain publishes.
     Reader,

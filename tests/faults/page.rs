@@ -32,6 +32,7 @@ Results of the fault suite (`tests/faults`): three gateways of a build of this r
 Redis processes, 17 clients that behave like `EventSource` behind a round-robin balancer (and three
 more in each round), two durable publishers, a writer of rows to a Postgres outbox and, where named,
 two plain publishers.
+Runs of commits before 3c2da79 had no outbox.
 
 `make faults` writes this page.
 A run is named by its seed: `FAULTS_SEED` repeats its random parts.
