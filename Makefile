@@ -7,9 +7,9 @@ SHELL := bash
 .NOTPARALLEL:
 .PHONY: help demo dashboard next screenshots animation build bench bench-quick bench-code \
   instructions fuzz test test-build test-rust test-http2 test-upgrade test-others test-js \
-  test-clients test-servers test-deploy test-release test-kubernetes test-api test-busy test-matrix \
-  test-sources test-outbox faults soak fmt lint deny sbom release release-empty release-gateway \
-  release-libraries release-sums docs reference chart clean
+  test-clients test-servers test-deploy test-release test-kubernetes test-api test-busy \
+  test-matrix test-sources test-outbox faults soak fmt lint deny sbom release release-empty \
+  release-gateway release-libraries release-sums docs reference chart clean
 
 TARGET  := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CLIENTS := tests/clients
@@ -130,7 +130,7 @@ fuzz: ## fuzz the parsers, 60 s each (FUZZ_SECONDS=10 FUZZ_TARGETS="http1 live")
 	    -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
 	done
 
-test: test-rust test-http2 test-upgrade test-others
+test: test-rust test-http2 test-upgrade test-js test-others
 test: ## run every test, list skipped ones
 	@shopt -s nullglob
 	lists=($(SKIPPED)/*)
@@ -143,7 +143,7 @@ test: ## run every test, list skipped ones
 
 # They wait for processes most of the time, so two of them run at once.
 test-others:
-	@printf '%s\n' 'test-js test-clients test-servers' test-deploy |
+	@printf '%s\n' 'test-clients test-servers' test-deploy |
 	  xargs -P 2 -I {} sh -c '$(MAKE) --no-print-directory {}'
 
 test-build:
@@ -175,7 +175,7 @@ test-busy: test-build ## run timing-sensitive tests 3 times beside 4 busy proces
 	done
 	for run in 1 2 3; do
 	  echo "== run $$run of 3, beside $${#busy[@]} busy processes"
-	  $(TESTED) --test gateway -- $(BUSY_MODULES)
+	  cargo test --locked -p sse-gateway --test gateway -- $(BUSY_MODULES)
 	done
 
 SERVERS ?= redis-8 valkey-8 valkey-9
@@ -193,7 +193,7 @@ test-matrix: ## test with other Redis servers (SERVERS="redis-8 valkey-8 valkey-
 	  fi
 	  export REDIS_SERVER=$$program
 	  echo "== gateway and publishers with $$server: $$("$$program" --version)"
-	  $(TESTED) --test gateway -- $(ARGS) || failed+=($$server)
+	  cargo test --locked -p sse-gateway --test gateway -- $(ARGS) || failed+=($$server)
 	  [[ -z "$(ARGS)" ]] || continue
 	  SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway \
 	    SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python \

@@ -1,5 +1,5 @@
-//! `loadtest bench` with a few streams and the servers that need nothing but Redis: every scenario
-//! is measured with every server that supports it, and lost events and missing files are reported.
+//! `loadtest bench` with a few streams and servers that need nothing but Redis: every scenario is
+//! measured with the gateway and with a peer, and lost events and missing files are reported.
 //! Assertions cover counts, never speed.
 
 use std::path::{Path, PathBuf};
