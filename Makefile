@@ -141,7 +141,7 @@ test: ## run every test, list skipped ones
 	  cat "$${lists[@]}"
 	fi
 
-# They wait for processes most of the time, so two of them run at once.
+# These tests wait for processes most of the time, so two lists of them run at once.
 test-others:
 	@printf '%s\n' 'test-clients test-servers' test-deploy |
 	  xargs -P 2 -I {} sh -c '$(MAKE) --no-print-directory {}'

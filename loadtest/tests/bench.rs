@@ -128,12 +128,12 @@ fn only_selected_scenarios_and_servers_are_measured_within_the_budget() {
     let out = Directory::new("subset");
     let output = bench(
         &out.0,
-        "--quick --streams 10 --load 1 --only users,stalled --servers plain-actix,send-loop \
-         --rounds 3 --time-budget 1ms",
+        "--quick --streams 10 --load 1 --only users,stalled \
+         --servers sse-gateway,plain-actix,send-loop --rounds 3 --time-budget 1ms",
     );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let results = out.results();
-    assert_eq!(results["servers"].as_array().unwrap().len(), 2);
+    assert_eq!(results["servers"].as_array().unwrap().len(), 3);
     assert_eq!(server(&results, "send-loop")["scenarios"], Value::Null);
     let actix = server(&results, "plain-actix");
     assert_eq!(actix["rounds"], serde_json::json!([]));
@@ -142,6 +142,9 @@ fn only_selected_scenarios_and_servers_are_measured_within_the_budget() {
     // The first round does not depend on the budget; no further one was started.
     assert_eq!(scenarios["users"].as_array().unwrap().len(), 1);
     assert!(text(&output).contains("skipping round 3 of users"), "{}", text(&output));
+    // The page compares the servers of one run.
+    let page = out.read("benchmarks.md");
+    assert!(page.contains("| sse-gateway | plain-actix |"), "{page}");
 }
 
 #[test]

@@ -377,10 +377,6 @@ def source_without_reader(i):
     redis.cli("SET", "orders", "not a stream")
 
 
-# Each attempt to read it fails.
-source_failing = source_without_reader
-
-
 def source_late(i):
     rules = json.dumps([{"match": "broadcast:orders", "rate": 1}])
     redis, gateway = reader(i, channels=rules)
@@ -473,7 +469,8 @@ FAULTS = {
     "SseGatewayKeySetStale": key_set_stale,
     "SseGatewayReloadFailed": reload_failed,
     "SseGatewaySourceWithoutReader": source_without_reader,
-    "SseGatewaySourceFailing": source_failing,
+    # Each attempt to read it fails.
+    "SseGatewaySourceFailing": source_without_reader,
     "SseGatewaySourceLate": source_late,
     "SseGatewaySourceEntriesLost": source_entries_lost,
 }
