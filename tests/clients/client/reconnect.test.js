@@ -175,7 +175,10 @@ test('tabs with the same ticket stop competing', async (t) => {
   const { states } = await seen(first);
   assert.deepEqual(states, ['open', 'reconnecting']);
   await expectComplete(second, await numbers.publish(3));
-  assert.equal(await gateway.metric('sse_connections'), 1);
+  await until(
+    async () => (await gateway.metric('sse_connections')) === 1,
+    'the stream of the other tab is still open',
+  );
   site.same = '';
   await first.evaluate(() => window.stream.reconnect());
   await stateIs(first, 'open');

@@ -43,7 +43,7 @@ for (const [host, options] of HOSTS) {
       const { states, errors } = await expectComplete(page, last);
       assert.deepEqual([states, errors], [['open'], []]);
     }
-    assert.equal(await gateway.metric('sse_connections'), 1);
+    await connections(gateway, 1);
     assert.equal(await opened(gateway), 1);
     assert.equal(site.tickets, 1);
   });
@@ -195,7 +195,7 @@ test('groups with different names are independent', { timeout: 120_000 }, async 
   await Promise.all(pages.map((page) => stateIs(page, 'open')));
   const last = await numbers.publish(5);
   for (const page of pages) await expectComplete(page, last);
-  assert.equal(await gateway.metric('sse_connections'), 2);
+  await connections(gateway, 2);
 });
 
 test('successor behind the others causes no duplicates', { timeout: 120_000 }, async (t) => {
