@@ -55,10 +55,9 @@ impl PublishSpans {
         let Some(tracer) = &self.tracer else { return };
         for (number, event) in events.iter_mut().enumerate() {
             if let Some(parent) = event.trace.filter(|trace| Some(*trace) != self.default) {
-                let mut span = append(tracer, parent);
-                span.text("messaging.destination.name", event.channel.as_str());
-                event.trace = Some(span.context());
-                self.own.push((number, span));
+                let span = tracer.call_for_event("append", Some(parent), &event.channel);
+                event.trace = span.as_ref().map(OpenSpan::context);
+                self.own.extend(span.map(|span| (number, span)));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    core::{channel::Channel, envelope::Rejection},
+    core::{channel::Channel, envelope::Rejection, trace_context::TraceParent},
     error_chain::ErrorChain,
     log_limit::LogLimit,
     metrics::Metrics,
@@ -21,6 +21,7 @@ use crate::{
         rejected::{self, Rejected},
     },
     settings::Settings,
+    spans::{OpenSpan, Tracer},
     state::clock::unix_ms,
 };
 
@@ -39,6 +40,7 @@ pub struct Publisher {
     settings: Arc<Settings>,
     all: Arc<Metrics>,
     metrics: SourceMetrics,
+    tracer: Option<Arc<Tracer>>,
     /// When the oldest entry that waits was written, ms since 1970.
     oldest_ms: Cell<Option<u64>>,
     retry_log: LogLimit,
@@ -51,6 +53,7 @@ struct Waiting {
     number: usize,
     id: String,
     event: Publish,
+    span: Option<OpenSpan>,
 }
 
 impl Publisher {
@@ -66,6 +69,7 @@ impl Publisher {
             settings: context.settings.clone(),
             all: context.metrics.clone(),
             metrics,
+            tracer: context.tracer.clone(),
             oldest_ms: Cell::new(None),
             retry_log: LogLimit::new(LOG_INTERVAL_MS),
             rejected_log: LogLimit::new(LOG_INTERVAL_MS),
@@ -99,9 +103,12 @@ impl Publisher {
         let mut outcomes: Vec<Option<Outcome>> = entries.iter().map(|_| None).collect();
         let mut waiting = Vec::new();
         for (number, Entry { id, event, .. }) in entries.into_iter().enumerate() {
+            let trace = event.as_ref().ok().and_then(|event| event.trace);
             match event.and_then(|event| self.checked(&id, event)) {
-                Ok(event) => waiting.push(Waiting { number, id, event }),
-                Err(unusable) => outcomes[number] = Some(self.reject(&id, unusable).await),
+                Ok(event) => waiting.push(self.begin(number, id, event)),
+                Err(unusable) => {
+                    outcomes[number] = Some(self.reject(&id, unusable, trace).await);
+                }
             }
         }
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
@@ -123,6 +130,21 @@ impl Publisher {
         Ok(outcomes.into_iter().flatten().collect())
     }
 
+    /// Begins the span of an entry, which lasts until the entry has an outcome.
+    fn begin(&self, number: usize, id: String, mut event: Publish) -> Waiting {
+        let span = self
+            .tracer
+            .as_ref()
+            .and_then(|tracer| tracer.call_for_event("append", event.trace, &event.channel));
+        let span = span.map(|mut span| {
+            span.text("sse.source", self.source.as_str());
+            span.text("sse.source.entry", id.as_str());
+            event.trace = Some(span.context());
+            span
+        });
+        Waiting { number, id, event, span }
+    }
+
     /// One attempt to publish. Returns the entries that Redis has refused for now.
     async fn attempt(
         &self,
@@ -132,7 +154,7 @@ impl Publisher {
         let events: Vec<&Publish> = waiting.iter().map(|entry| &entry.event).collect();
         let results = publish_entries(&self.commands, &events).await;
         let mut refused = Vec::new();
-        for (entry, result) in waiting.into_iter().zip(results) {
+        for (mut entry, result) in waiting.into_iter().zip(results) {
             let outcome = match result {
                 Ok(true) => {
                     self.metrics.published.inc();
@@ -144,9 +166,12 @@ impl Publisher {
                 }
                 // The rate of a channel rule slows a source down, and drops none of its entries.
                 Err(PublishError::Rejected(reason, text)) if reason != Rejection::TooOften => {
-                    let Publish { channel, payload, .. } = entry.event;
+                    if let Some(span) = &mut entry.span {
+                        span.fail(reason.code());
+                    }
+                    let Publish { channel, payload, trace, .. } = entry.event;
                     let unusable = Unusable { reason, text, channel, message: payload };
-                    self.reject(&entry.id, unusable).await
+                    self.reject(&entry.id, unusable, trace).await
                 }
                 Err(error) => {
                     self.log_retry(&entry, &error);
@@ -154,6 +179,10 @@ impl Publisher {
                     continue;
                 }
             };
+            if let Some(mut span) = entry.span {
+                span.text("sse.outcome", outcome.name());
+                span.end();
+            }
             outcomes[entry.number] = Some(outcome);
         }
         if !refused.is_empty() {
@@ -187,7 +216,7 @@ impl Publisher {
         Ok(event)
     }
 
-    async fn reject(&self, id: &str, unusable: Unusable) -> Outcome {
+    async fn reject(&self, id: &str, unusable: Unusable, trace: Option<TraceParent>) -> Outcome {
         let Unusable { reason, text, channel, message } = unusable;
         self.metrics.rejected.inc();
         self.all.rejected.with_label_values(&[reason.code()]).inc();
@@ -195,8 +224,9 @@ impl Publisher {
         let stored = rejected::write(&self.commands, &rejected).await;
         if let Some(suppressed) = self.rejected_log.allow(unix_ms()) {
             let source = &self.source;
+            let trace_id = trace.map(|trace| trace.trace_id_text());
             tracing::warn!(
-                source, entry = id, channel, %reason, text, suppressed,
+                source, entry = id, channel, %reason, text, trace_id, suppressed,
                 "rejected an entry of a source"
             );
             if let Err(error) = stored {
@@ -215,6 +245,7 @@ impl Publisher {
                 channel = entry.event.channel,
                 address = %self.commands.address(),
                 error = %ErrorChain(error),
+                trace_id = entry.event.trace.map(|trace| trace.trace_id_text()),
                 suppressed,
                 "could not publish an entry of a source; it is tried again"
             );

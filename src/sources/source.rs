@@ -53,6 +53,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// In spans.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Duplicate => "duplicate",
+            Self::Rejected { .. } => "rejected",
+        }
+    }
+}
+
 /// Where the gateway reads entries that others write, to publish them as events.
 ///
 /// One instance at a time reads a source: the **reader**, which has the source's lease. The runner

@@ -77,6 +77,23 @@ impl Tracer {
         self.open(name, kind, parent.trace_id, Some(parent.span_id))
     }
 
+    /// Begins the span of a call of Redis for the event of a channel: below `parent`, or in a new
+    /// trace if the sampler chooses it.
+    pub fn call_for_event(
+        self: &Arc<Self>,
+        name: &'static str,
+        parent: Option<TraceParent>,
+        channel: &str,
+    ) -> Option<OpenSpan> {
+        let mut span = match parent {
+            Some(parent) => self.child(name, SpanKind::Client, parent),
+            None => self.open(name, SpanKind::Client, self.new_trace()?, None),
+        };
+        span.text("messaging.system", "redis");
+        span.text("messaging.destination.name", channel);
+        Some(span)
+    }
+
     /// Passes a finished span to the exporter; if its queue is full, the span is counted only.
     fn record(&self, span: Span) {
         if self.queue.try_send(span).is_err() {

@@ -76,6 +76,7 @@ mod server_metrics;
 mod sessions;
 mod since;
 mod slow;
+mod source_spans;
 mod spans;
 mod split;
 mod tickets;

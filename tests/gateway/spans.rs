@@ -11,11 +11,11 @@ use crate::harness::gateway::Builder;
 use crate::harness::keys::api_keys;
 use crate::harness::{Collector, Gateway, Redis, eventually, ticket, topic, user};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const SPAN: &str = "00f067aa0ba902b7";
-const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+pub const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub const SPAN: &str = "00f067aa0ba902b7";
+pub const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-fn traceparent(trace: &str) -> String {
+pub fn traceparent(trace: &str) -> String {
     format!("00-{trace}-{SPAN}-01")
 }
 
@@ -37,7 +37,7 @@ async fn post(gateway: &Gateway, body: Value, trace: Option<&str>) -> reqwest::R
     post.body(body.to_string()).send().await.expect("a response")
 }
 
-fn parent(received: &Received) -> String {
+pub fn parent(received: &Received) -> String {
     hex::encode(&received.span.parent_span_id)
 }
 
@@ -297,7 +297,7 @@ async fn last_spans_are_exported_at_the_end_within_a_bound() {
     sse.app_event().await;
     gateway.term();
     assert_eq!(gateway.wait_exit().await.code(), Some(0));
-    assert!(gateway.log_contains("some spans were not exported before the end"));
+    gateway.wait_for_log("some spans were not exported before the end").await;
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub struct Row {
     pub retry_ms: Option<i64>,
     /// Within which time a stream must be handed the event.
     pub unseen: Option<String>,
+    /// The trace to which the event belongs, a `traceparent`.
+    pub traceparent: Option<String>,
     /// Time since the row was inserted, in seconds, by the clock of Postgres.
     pub age_seconds: f64,
 }
@@ -48,7 +50,8 @@ impl Row {
             tags: row.try_get(7)?,
             retry_ms: row.try_get(8)?,
             unseen: row.try_get(9)?,
-            age_seconds: row.try_get::<_, Option<_>>(10)?.unwrap_or_default(),
+            traceparent: row.try_get(10)?,
+            age_seconds: row.try_get::<_, Option<_>>(11)?.unwrap_or_default(),
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Columns that a table may have, in the order in which they are read.
-pub(super) const OPTIONAL: [&str; 5] = ["keep", "forget", "tags", "retry", "unseen"];
+pub(super) const OPTIONAL: [&str; 6] = ["keep", "forget", "tags", "retry", "unseen", "traceparent"];
 
 const INTEGERS: &[&str] = &["bigint", "integer", "smallint"];
 const TEXTS: &[&str] = &["text", "character varying", "uuid"];
@@ -17,7 +17,7 @@ const DOCUMENTS: &[&str] = &["json", "text", "jsonb", "character varying"];
 const TIMES: &[&str] = &["timestamp with time zone"];
 
 /// Columns with the types that they may have, and their definition.
-const COLUMNS: [(&str, &[&str], &str); 13] = [
+const COLUMNS: [(&str, &[&str], &str); 14] = [
     ("id", INTEGERS, "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
     ("channel", TEXTS, "text NOT NULL"),
     ("type", TEXTS, "text NOT NULL DEFAULT 'message'"),
@@ -31,6 +31,7 @@ const COLUMNS: [(&str, &[&str], &str); 13] = [
     ("tags", DOCUMENTS, "json"),
     ("retry", INTEGERS, "integer"),
     ("unseen", TEXTS, "text"),
+    ("traceparent", TEXTS, "text"),
 ];
 
 /// `$1`: the table, quoted.

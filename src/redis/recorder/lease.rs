@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use redis::{Cmd, RedisResult, Value};
 use tokio::time::Instant;
 
@@ -280,16 +279,11 @@ impl Lease {
 
     /// Completes the call of a valid message. Its span is the parent of what follows.
     fn with_plain(&self, mut call: Cmd, channel: &[u8], envelope: &Envelope<'_>) -> RecordCall {
-        let span = self.tracer.as_ref().and_then(|tracer| {
-            let (name, kind) = ("record", SpanKind::Client);
-            let mut span = match envelope.trace {
-                Some(parent) => tracer.child(name, kind, parent),
-                None => tracer.open(name, kind, tracer.new_trace()?, None),
-            };
-            span.text("messaging.system", "redis");
-            span.text("messaging.destination.name", String::from_utf8_lossy(channel));
-            Some(span)
-        });
+        let channel = String::from_utf8_lossy(channel);
+        let span = self
+            .tracer
+            .as_ref()
+            .and_then(|tracer| tracer.call_for_event("record", envelope.trace, &channel));
         call.arg("PLAIN").arg(&*envelope.kind).arg(envelope.payload);
         let Envelope { key, retry_ms, options, unseen, .. } = envelope;
         let (key, options) = (key.as_deref(), options.as_deref());

@@ -30,8 +30,8 @@ fn event(mut row: Row, max_event_bytes: usize) -> Result<Publish, Unusable> {
         return Err(unusable(row, Rejection::BadKey, text, payload));
     }
     match checked(&row) {
-        Ok(Envelope { kind, key, retry_ms, options, unseen, .. }) => {
-            let (channel, trace) = (row.channel, None);
+        Ok(Envelope { kind, key, retry_ms, options, unseen, trace, .. }) => {
+            let channel = row.channel;
             Ok(Publish { channel, kind, payload, key, retry_ms, options, unseen, trace })
         }
         Err(reason) => {
@@ -50,7 +50,7 @@ fn checked(row: &Row) -> Result<Envelope<'static>, Rejection> {
     let json = |text: &Option<String>| text.as_ref().and_then(|text| to_raw_value(text).ok());
     let kind = to_raw_value(&row.kind).ok();
     let (key, keep, forget) = (json(&row.key), json(&row.keep), json(&row.forget));
-    let unseen = json(&row.unseen);
+    let (unseen, trace) = (json(&row.unseen), json(&row.traceparent));
     let retry = row.retry_ms.and_then(|ms| to_raw_value(&ms).ok());
     let tags = row.tags.clone().map(RawValue::from_string).transpose();
     let tags = tags.map_err(|_| Rejection::BadTags)?;
@@ -65,7 +65,7 @@ fn checked(row: &Row) -> Result<Envelope<'static>, Rejection> {
         ephemeral: None,
         tags: tags.as_deref(),
         unseen: unseen.as_deref(),
-        trace: None,
+        trace: trace.as_deref(),
     })
 }
 
@@ -86,17 +86,20 @@ mod tests {
             tags: None,
             retry_ms: None,
             unseen: None,
+            traceparent: None,
             age_seconds: 1.5,
         }
     }
 
     #[test]
     fn row_becomes_an_event_byte_for_byte() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let row = Row {
             keep: Some("order-7".into()),
             tags: Some(r#"{"region":"eu"}"#.into()),
             retry_ms: Some(5000),
             unseen: Some("30s".into()),
+            traceparent: Some(trace.into()),
             ..row()
         };
         let entry = entry(row, 10_000, 100);
@@ -104,6 +107,7 @@ mod tests {
         let event = entry.event.unwrap();
         assert_eq!(event.payload, "{ \"orderId\" : 7 }");
         assert_eq!((event.key.as_deref(), event.retry_ms), (Some("k"), Some(5000)));
+        assert_eq!(event.trace.map(|parent| parent.to_string()).as_deref(), Some(trace));
         let options = event.options.unwrap();
         assert_eq!(options.retain, Some(Retain::Keep("order-7".into())));
         assert_eq!((options.tags.as_str(), event.unseen.as_deref()), ("region=eu", Some("30s")));
@@ -122,6 +126,7 @@ mod tests {
             (Row { tags: text("{"), ..row() }, Rejection::BadTags),
             (Row { retry_ms: Some(-1), ..row() }, Rejection::BadRetry),
             (Row { unseen: text("soon"), ..row() }, Rejection::BadUnseen),
+            (Row { traceparent: text("00-1-2-01"), ..row() }, Rejection::BadTraceParent),
             (Row { keep: text("a"), forget: text("b"), ..row() }, Rejection::BadKeep),
         ] {
             let found = entry(row.clone(), 0, 100).event.map(|_| ()).map_err(|error| error.reason);
