@@ -29,10 +29,11 @@ async function readAll() {
 async function readOnce() {
   const after = next;
   const query = new URLSearchParams({ user: USER, ...(after && { after }) });
+  const asked = Date.now();
   const answer = await read('/dev/published?' + query);
   next = answer.next;
-  // The clocks of the browser and of the server may differ.
-  const skew = Date.now() - answer.now;
+  // The clocks of the browser and of the server may differ. The server answered between the two.
+  const skew = Math.min(Math.max(answer.now, asked), Date.now()) - answer.now;
   const unknown = new Map(); // channel: new names
   for (const event of answer.events) {
     if (event.type.startsWith('sse.')) continue;
