@@ -277,7 +277,7 @@ fn events_of_another_run_are_foreign() {
     let secret = harness.file("secret");
     let mut listening = harness.tool(&format!(
         "broadcast -n 5 --user-prefix other- --secret-file {secret} --publish none \
-         --duration 4s --max-lost 0"
+         --duration 8s --max-lost 0"
     ));
     while listening.try_wait().unwrap().is_none() {
         let report = harness.report("broadcast -n 10 --rate 40 --duration 500ms");

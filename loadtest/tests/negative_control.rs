@@ -196,10 +196,8 @@ fn streams_that_the_tool_disconnects_are_not_broken() {
 #[test]
 fn unreachable_or_refusing_server_is_reported() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (_, status, error) = tool(
-        &format!("http://{free}/events"),
-        &["--publish", "none", "--connect-timeout", "300ms"],
-    );
+    let (_, status, error) =
+        tool(&format!("http://{free}/events"), &["--publish", "none", "--connect-timeout", "3s"]);
     assert_eq!(status, 2);
     assert!(error.contains("0 of 6 streams") && error.contains("connection refused"), "{error}");
 
@@ -245,7 +243,7 @@ fn run(plan: Plan, options: &[&str]) -> (Value, i32) {
 }
 
 fn tool(url: &str, options: &[&str]) -> (Value, i32, String) {
-    let drain: &[&str] = if options.contains(&"--drain") { &[] } else { &["--drain", "500ms"] };
+    let drain: &[&str] = if options.contains(&"--drain") { &[] } else { &["--drain", "5s"] };
     let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .args(["broadcast", "--kind", "plain", "--url", url, "-n", &STREAMS.to_string()])
         .args(["--settle", "200ms", "--json", "-"])

@@ -25,9 +25,11 @@ test('browser resumes after crash despite expired ticket', async (t) => {
   };
   const first = await Gateway.start(t, { redis, settings, port });
   const tab = await page(t, await browser(t), site);
-  const opened = Date.now();
-  await listen(tab, first.events('42', { ttl: 2 }), ['order-completed', 'notification']);
+  // Long enough for a slow page to use it.
+  const ttl = 6;
+  await listen(tab, first.events('42', { ttl }), ['order-completed', 'notification']);
   await count(tab, 'sse.connected', 1);
+  const expired = Date.now() + (ttl + 1) * 1000;
 
   await publish(client, 1);
   await publish(client, 2, 'broadcast:news', 'notification');
@@ -36,7 +38,7 @@ test('browser resumes after crash despite expired ticket', async (t) => {
 
   await first.crash();
   for (const n of [4, 5, 6]) await publish(client, n);
-  await until(() => Date.now() > opened + 3000, 'the clock does not advance');
+  await until(() => Date.now() > expired, 'the clock does not advance');
   const second = await Gateway.start(t, { redis, settings, port });
   await publish(client, 7);
   await count(tab, 'order-completed', 5);

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import ROOT, defaults, flatten, run
+from harness import ROOT, run
+from values import defaults, flatten
 
 K8S = ROOT / "k8s"
 # The version of the schemas.

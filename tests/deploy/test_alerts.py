@@ -14,6 +14,9 @@ from harness import eventually
 from prometheus import ALERTS, Prometheus
 
 NAMES = [rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
+# Watermarks, latencies and timeouts of scrapes depend on the load of this machine; test_rules.py
+# covers these alerts.
+LOAD = ("SseGatewayAlone", "SseGatewayDown", "SseGatewaySlow", "SseGatewayWatermarksLate")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,10 @@ def test_every_alert_has_a_fault():
 
 @pytest.mark.parametrize("alert", [name for name in NAMES if name in FAULTS])
 def test_alert_fires_on_its_fault(alert, prometheus, faults):
-    if alert != "SseGatewayTwoRecorders":
+    if alert in LOAD:
+        # It may fire for a moment.
+        eventually(f"{alert} does not fire", lambda: prometheus.firing(alert, alert) is None)
+    elif alert != "SseGatewayTwoRecorders":
         assert prometheus.firing(alert, alert) is None, "fires before the fault"
     next(faults[alert], None)
     fired = eventually(f"{alert} fires", lambda: prometheus.firing(alert, alert))
@@ -59,11 +65,9 @@ def test_healthy_installation_fires_no_alert(name, prometheus, faults):
     next(faults[name], None)
     # Wait until the effects were scraped and evaluated.
     over_scrapes(lambda: None)
-    # Watermarks, latencies and timeouts of scrapes depend on the load of this machine;
-    # test_rules.py covers these alerts.
     fired = prometheus.query(
         f'count by (alertname) (max_over_time(ALERTS{{namespace="{name}", alertstate="firing", '
-        'alertname!~"SseGateway(Alone|Down|Slow|WatermarksLate)"}[1h]))'
+        f'alertname!~"{"|".join(LOAD)}"}}[1h]))'
     )
     assert fired == []
 

@@ -6,21 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import (
-    ROOT,
-    SECRET,
-    Gateway,
-    Process,
-    defaults,
-    eventually,
-    free_port,
-    gateway_binary,
-    memory_needed,
-    run,
-    seconds,
-    size,
-    tool,
-)
+from harness import ROOT, SECRET, Gateway, Process, eventually, free_port, gateway_binary, run, tool
+from values import defaults, memory_needed, seconds, size
 
 
 @pytest.fixture(scope="module")

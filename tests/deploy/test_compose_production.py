@@ -6,7 +6,8 @@ import shutil
 import pytest
 import yaml
 
-from harness import ROOT, defaults, gateway_binary, memory_needed, run, seconds, size, tool
+from harness import ROOT, gateway_binary, run, tool
+from values import defaults, memory_needed, seconds, size
 
 PAGE = (ROOT / "docs/deployment/docker-compose.md").read_text()
 

@@ -10,10 +10,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from harness import ROOT, memory_needed, run, seconds, size, tool
+from harness import ROOT, run, tool
 from helm import CHART, SETS, helm, program, render, test_pod, toml
 from kustomize import defaults, flatten, gateway_pod, of_kind
 from test_kustomize import KUBERNETES, SCHEMAS
+from values import memory_needed, seconds, size
 
 each = pytest.mark.parametrize("name", SETS)
 

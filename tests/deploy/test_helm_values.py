@@ -7,9 +7,10 @@ import tomllib
 import pytest
 import yaml
 
-from harness import ROOT, SECRET, defaults, gateway_binary, run
+from harness import ROOT, SECRET, gateway_binary, run
 from helm import CHART, helm, program, refusal, render, toml
 from kustomize import of_kind
+from values import defaults
 
 # Settings that the chart sets itself, and where the message sends the user instead.
 MANAGED = {

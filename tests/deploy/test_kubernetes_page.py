@@ -5,9 +5,10 @@ import re
 import kubernetes_validate
 import yaml
 
-from harness import run, seconds
+from harness import run
 from kubernetes_page import PAGE, PLATFORMS, block_of_kind, blocks, write
 from kustomize import COMPONENTS, K8S, KUBERNETES, gateway_pod, kustomize, of_kind, settings
+from values import seconds
 
 
 def build(directory) -> list[dict]:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 import sync
-from harness import ROOT, memory_needed, seconds, size
+from harness import ROOT
 from kustomize import ALL, K8S, KUBERNETES, gateway_pod, of_kind, settings
+from values import memory_needed, seconds, size
 
 SCHEMAS = ROOT / "tests/deploy/schemas"
 

@@ -5,8 +5,9 @@ import tomllib
 
 import pytest
 
-from harness import ROOT, seconds
+from harness import ROOT
 from kustomize import ALL, K8S, gateway_pod, of_kind, settings
+from values import seconds
 
 NAME = "app.kubernetes.io/name"
 each = pytest.mark.parametrize("name", ALL)

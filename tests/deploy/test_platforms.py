@@ -7,16 +7,8 @@ import tomllib
 import jsonschema
 import pytest
 
-from harness import (
-    ROOT,
-    SECRET,
-    defaults,
-    gateway_binary,
-    memory_needed,
-    run,
-    seconds,
-    size,
-)
+from harness import ROOT, SECRET, gateway_binary, run
+from values import defaults, memory_needed, seconds, size
 
 FLY = ROOT / "deploy/fly"
 # Sections that Fly.io's documentation has, and the schema has not.

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import sync
-from harness import ROOT, defaults, run, size, tool
+from harness import ROOT, run, tool
+from values import defaults, size
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]

@@ -5,19 +5,8 @@ import re
 
 import pytest
 
-from harness import (
-    ROOT,
-    SECRET,
-    defaults,
-    gateway_binary,
-    memory_needed,
-    require_root,
-    run,
-    seconds,
-    size,
-    tool,
-    unshare,
-)
+from harness import ROOT, SECRET, gateway_binary, require_root, run, tool, unshare
+from values import defaults, memory_needed, seconds, size
 
 UNIT = ROOT / "deploy/systemd/sse-gateway.service"
 

@@ -9,8 +9,9 @@ import tomllib
 
 import pytest
 
-from harness import ROOT, Stream, eventually, memory_needed, defaults, flatten, size
+from harness import ROOT, Stream, eventually
 from machine import Machine, Shell
+from values import memory_needed, defaults, flatten, size
 
 PAGE = (ROOT / "docs/deployment/vm.md").read_text()
 

@@ -6,18 +6,8 @@ import re
 import pytest
 import yaml
 
-from harness import (
-    CLUSTER,
-    ROOT,
-    Gateway,
-    Redis,
-    Stream,
-    defaults,
-    eventually,
-    run,
-    ticket,
-    tool,
-)
+from harness import CLUSTER, ROOT, Gateway, Redis, Stream, eventually, run, ticket, tool
+from values import defaults
 
 RUNBOOK = (ROOT / "docs/operations/runbook.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]

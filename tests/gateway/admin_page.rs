@@ -164,14 +164,19 @@ async fn overview_reports_streams_topics_servers_and_gaps() {
     let query = format!("&lastEventId={}", encode("99999999999999-0.zzzzzzz"));
     let mut resumed = gateway.connect_with(&ticket("gap"), &query).await;
     resumed.next_of("sse.gap").await;
-    let state = read(&gateway, "/api/v1/overview").await;
+    // An event is counted after a stream got it, and a busy worker may answer too late.
+    let state = eventually("all deliveries, and the answers of all workers", || async {
+        let state = read(&gateway, "/api/v1/overview").await;
+        let is_counted = state["counters"]["deliveries"].as_u64() >= Some(3);
+        (is_counted && state["connections"]["complete"] == true).then_some(state)
+    })
+    .await;
     assert_eq!(state["ready"], true);
     assert_eq!(state["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(
         (&state["connections"]["streams"], &state["connections"]["polls"]),
         (&json!(5), &json!(0))
     );
-    assert_eq!(state["connections"]["complete"], true);
     let expected = json!([
         { "topic": "a", "connections": 4 },
         { "topic": "b", "connections": 3 },
@@ -184,7 +189,6 @@ async fn overview_reports_streams_topics_servers_and_gaps() {
     assert!(server["watermarkAgeMs"].is_u64(), "{server}");
     assert_eq!(state["gaps"]["unknown-id"], 1);
     assert_eq!(state["counters"]["broadcasts"], 1);
-    assert!(state["counters"]["deliveries"].as_u64() >= Some(3), "{state}");
     assert_eq!(state["recorderRole"], Value::Null);
     assert!(!state.to_string().contains("eyJ"), "a ticket");
 }

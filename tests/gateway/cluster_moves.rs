@@ -262,10 +262,11 @@ async fn added_and_removed_masters_leave_no_gap() {
     scene.cluster.migrate(slot, added).await;
     scene.more(50).await;
     scene.reconnect().await;
-    // It gives everything back, is empty, and becomes a replica of the last owner: the default
-    // delay before that gets the data leaves the gateways the time to ask it.
+    // It gives everything back, is empty, and becomes a replica of the last owner: the delay before
+    // that gets the data (by default 5 s; longer for a busy machine) leaves the gateways the time
+    // to ask it.
     for owner in [0, 1] {
-        let delay = ["CONFIG", "SET", "repl-diskless-sync-delay", "5"];
+        let delay = ["CONFIG", "SET", "repl-diskless-sync-delay", "20"];
         scene.cluster.node(owner).command::<String>(&delay).await;
     }
     for n in [0, 1, 2] {

@@ -130,7 +130,11 @@ async fn tail_follows_to_the_next_gateway_without_loss() {
     let front = Proxy::start(&address).await;
     let jwt = crate::harness::ticket("1").jwt();
     let tail = Tail::start(&["--url", &format!("http://{}/", front.address()), "--ticket", &jwt]);
-    old.metric_reaches("sse_connections", &[], 1.0).await;
+    // From then on, it gets what is published.
+    eventually("the stream of tail", || async {
+        (!tail.data("sse.connected").is_empty()).then_some(())
+    })
+    .await;
     let mut sent = Vec::new();
     let mut publish = async |n: usize| {
         let channel = if n.is_multiple_of(2) { user("1") } else { topic("t") };

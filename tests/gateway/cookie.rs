@@ -60,7 +60,7 @@ async fn tabs_with_one_cookie_share_its_session() {
     let builder = with_cookie(&redis).env("TICKETS__SESSION_COOKIE", "true");
     let limited = builder.clone().env("LIMITS__MAX_CONNECTIONS_PER_USER", "1");
     let (one, two) = tokio::join!(limited.start(), builder.start());
-    let cookie = ticket("1").ttl(6);
+    let cookie = ticket("1").ttl(10);
     let first = connected_tab(&one, &cookie, "").await;
     assert_eq!(first.header("set-cookie"), None, "the ticket is in a cookie already");
     let mut tabs =
@@ -101,15 +101,15 @@ async fn tabs_with_one_cookie_share_its_session() {
 #[tokio::test]
 async fn shared_session_lives_as_long_as_any_of_its_streams() {
     let redis = Redis::start().await;
-    let builder = with_cookie(&redis).env("TICKETS__RECONNECT_GRACE", "3s");
+    let builder = with_cookie(&redis).env("TICKETS__RECONNECT_GRACE", "5s");
     let (one, two) = tokio::join!(builder.start(), builder.start());
-    let cookie = ticket("1").ttl(3);
+    let cookie = ticket("1").ttl(6);
     let closed = connected_tab(&one, &cookie, "").await;
     let mut stays = connected_tab(&two, &cookie, "").await;
     wait_for_exp(&cookie).await;
     drop(closed);
-    // 8 s, more than the grace period and the time until the next renewal.
-    for _ in 0..41 {
+    // 9 s, more than the grace period and the time until the next renewal.
+    for _ in 0..46 {
         stays.next_of("sse.heartbeat").await;
     }
     let again = connected_tab(&one, &cookie, "").await;
@@ -145,7 +145,7 @@ async fn tab_behind_another_one_resumes_from_its_own_position() {
 async fn cookie_without_grace_works_until_it_expires() {
     let redis = Redis::start().await;
     let gateway = with_cookie(&redis).env("TICKETS__RECONNECT_GRACE", "0").start().await;
-    let cookie = ticket("1").ttl(4);
+    let cookie = ticket("1").ttl(8);
     let stays = connected_tab(&gateway, &cookie, "").await;
     for _ in 0..3 {
         connected_tab(&gateway, &cookie, "").await;

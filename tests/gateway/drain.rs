@@ -173,6 +173,9 @@ async fn sources_and_recorder_share_the_time_to_hand_over() {
     redis.freeze();
     gateway.term();
     assert_eq!(gateway.wait_exit().await.code(), Some(0));
+    // The last lines may be read after the process has ended.
+    gateway.wait_for_log("the recorder could not hand over").await;
+    gateway.wait_for_log("the sources could not be handed over").await;
     let text = gateway.log_text();
     let at = |message: &str| {
         let line = text.lines().find(|line| line.contains(message));
@@ -184,7 +187,7 @@ async fn sources_and_recorder_share_the_time_to_hand_over() {
     let sources = at("the sources could not be handed over");
     // One after the other, 3 s would be between them, and the grace period would be exceeded.
     let apart = sources.duration_since(recorder).unwrap_or_else(|error| error.duration());
-    assert!(apart < Duration::from_secs(2), "{apart:?}");
+    assert!(apart < Duration::from_millis(2900), "{apart:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,8 +286,7 @@ async fn stream_at_maximum_age_ends_and_resumes_losslessly() {
     received.pop();
     assert!(received.iter().all(|e| e.event != "sse.gap"));
     assert_received(&published, &received, |_| true, start, Id::of(&end));
-    let aged = gateway.metric("sse_connections_closed_total", &[("reason", "max-age")]).await;
-    assert!(aged >= 4.0, "{aged}");
+    gateway.metric_reaches("sse_connections_closed_total", &[("reason", "max-age")], 4.0).await;
 }
 
 /// A raw socket that has received `sse.connected`.

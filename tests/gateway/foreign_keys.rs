@@ -34,8 +34,9 @@ async fn delete_key(redis: &Redis, key: &str) {
     redis.command::<i64>(&["DEL", key]).await;
 }
 
-/// The lines of the log that name this text.
-fn lines(gateway: &Gateway, text: &str) -> usize {
+/// The number of lines of the log that name this text, once there is one.
+async fn lines(gateway: &Gateway, text: &str) -> usize {
+    gateway.wait_for_log(text).await;
     gateway.log_text().lines().filter(|line| line.contains(text)).count()
 }
 
@@ -89,8 +90,8 @@ async fn wrong_type_log_rejects_only_its_own_messages() {
         );
         assert_eq!(entry.message, format!("lost {n}").into_bytes());
     }
-    assert_eq!(lines(&gateway, "are rejected (wrong-type)"), 1, "{}", gateway.log_text());
-    assert!(gateway.log_contains("\"channel\":\"user:1:events\""), "{}", gateway.log_text());
+    assert_eq!(lines(&gateway, "are rejected (wrong-type)").await, 1, "{}", gateway.log_text());
+    gateway.wait_for_log("\"channel\":\"user:1:events\"").await;
     refused(&redis, &user("1"), log).await;
     delete_key(&redis, log).await;
     publisher.plain(user("1"), "again").await;
@@ -116,7 +117,7 @@ async fn wrong_type_log_reports_trimmed_and_streams_continue() {
         let id = redis.durable(&topic("u"), "b", "1").await.unwrap();
         assert_eq!(stream.app_event().await.id.as_ref(), Some(&id), "the stream is live");
         assert_eq!(other.next_of("b").await.id, Some(id));
-        assert_eq!(lines(&gateway, &format!("DEL \\\"{log}")), 1, "{}", gateway.log_text());
+        assert_eq!(lines(&gateway, &format!("DEL \\\"{log}")).await, 1, "{}", gateway.log_text());
         delete_key(&redis, &log).await;
     }
 }
@@ -172,8 +173,8 @@ async fn wrong_type_session_gets_busy_and_one_log() {
         let mut busy = Sse::connect(&gateway.events_url(&same, ""), &[]).await;
         assert_eq!((busy.status, busy.event().await.event.as_str()), (200, "sse.busy"));
     }
-    assert_eq!(lines(&gateway, &key), 1, "{}", gateway.log_text());
-    assert!(gateway.log_contains("run DEL"), "{}", gateway.log_text());
+    assert_eq!(lines(&gateway, &key).await, 1, "{}", gateway.log_text());
+    gateway.wait_for_log("run DEL").await;
     gateway.connect("1").await;
     delete_key(&redis, &key).await;
     gateway.connect_with(&same, "").await;
@@ -182,7 +183,7 @@ async fn wrong_type_session_gets_busy_and_one_log() {
 #[tokio::test]
 async fn wrong_type_revocation_does_not_affect_other_sessions() {
     let redis = Redis::start().await;
-    let gateway = Gateway::durable_only(&redis).env("TICKETS__RECONNECT_GRACE", "2s").start().await;
+    let gateway = Gateway::durable_only(&redis).env("TICKETS__RECONNECT_GRACE", "6s").start().await;
     let _one = gateway.connect("1").await;
     let _two = gateway.connect("2").await;
     let key = "sse:revoked:{user:1:events}";
@@ -191,14 +192,14 @@ async fn wrong_type_revocation_does_not_affect_other_sessions() {
         let mut busy = Sse::connect(&gateway.events_url(&ticket("1"), ""), &[]).await;
         assert_eq!(busy.event().await.event, "sse.busy");
     }
-    assert_eq!(lines(&gateway, key), 1, "{}", gateway.log_text());
+    assert_eq!(lines(&gateway, key).await, 1, "{}", gateway.log_text());
     // The session of the other user, renewed in the same call: its time to live rises again.
     let session = session_key(&redis, "2").await;
     // A new session lives at least until its ticket can no longer open one, and then by renewals.
     let text: String = redis.command(&["GET", &session]).await;
     let mut fields: Vec<&str> = text.split(' ').collect();
     fields[5] = "0";
-    redis.command::<String>(&["SET", &session, &fields.join(" "), "PX", "1500"]).await;
+    redis.command::<String>(&["SET", &session, &fields.join(" "), "PX", "7000"]).await;
     let mut before = i64::MAX;
     for _ in 0.. {
         let ttl: i64 = redis.command(&["PTTL", &session]).await;
@@ -218,7 +219,7 @@ async fn wrong_type_node_key_is_named_and_works_after_del() {
     let (redis, gateway, mut other) = world().await;
     damage(&redis, NODE).await;
     gateway.wait_for_log("a key in Redis has the wrong type").await;
-    assert!(gateway.log_contains(&format!("run DEL \\\"{NODE}\\\"")), "{}", gateway.log_text());
+    gateway.wait_for_log(&format!("run DEL \\\"{NODE}\\\"")).await;
     // The link has no watermark.
     gateway.metric_reaches("sse_redis_reconnects_total", &[], 1.0).await;
     let (lines_of_one_kind, message) = most_frequent_warning(&gateway);
@@ -230,7 +231,8 @@ async fn wrong_type_node_key_is_named_and_works_after_del() {
     assert_eq!(other.next_of("a").await.id, Some(meanwhile));
     let id = redis.durable(&user("2"), "b", "1").await.unwrap();
     assert_eq!(other.next_of("b").await.id, Some(id));
-    assert_eq!(lines(&gateway, "a key in Redis has the wrong type"), 1, "{}", gateway.log_text());
+    let count = lines(&gateway, "a key in Redis has the wrong type").await;
+    assert_eq!(count, 1, "{}", gateway.log_text());
 }
 
 #[tokio::test]
@@ -281,7 +283,7 @@ async fn unwritable_rejections_are_rarely_logged() {
         redis.rejected().await.iter().any(|r| r.message == b"last \xff").then_some(())
     })
     .await;
-    let count = lines(&gateway, "could not write a rejected message");
+    let count = lines(&gateway, "could not write a rejected message").await;
     assert!(count <= 3, "{count} lines");
 }
 
@@ -296,7 +298,7 @@ async fn publishing_without_redis_is_rarely_logged() {
         let event = r#"{"channel":"user:1:events","payload":1}"#;
         assert_eq!(post.body(event).send().await.unwrap().status(), 503);
     }
-    let count = lines(&gateway, "POST /publish");
+    let count = lines(&gateway, "POST /publish").await;
     assert!((1..=3).contains(&count), "{count} lines");
 }
 

@@ -117,6 +117,7 @@ async fn forged_live_messages_are_counted_and_rarely_logged() {
     works(&redis, &mut [&mut again, &mut stream]).await;
     assert_eq!(position(&redis).await.epoch, real.epoch);
     // One in 10 s, however long this machine has taken.
+    gateway.wait_for_log("ignored a malformed message").await;
     let lines = gateway.log_text().matches("ignored a malformed message").count();
     assert!((1..=3).contains(&lines), "{lines} lines");
 }
@@ -139,6 +140,7 @@ async fn forged_breaks_are_rarely_logged_and_lose_nothing() {
     assert_eq!(reason(&stream.next_of("sse.gap").await), "reset");
     works(&redis, &mut [&mut stream]).await;
     for text in ["new epoch: Redis", "plain publishes may be missing"] {
+        gateway.wait_for_log(text).await;
         let lines = gateway.log_text().matches(text).count();
         assert!((1..=3).contains(&lines), "{lines} lines: {text}");
     }

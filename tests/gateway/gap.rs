@@ -128,7 +128,7 @@ async fn log_emptied_by_an_operator_reports_trimmed() {
 #[tokio::test]
 async fn expired_log_reports_expired_gap() {
     let redis = Redis::start().await;
-    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "4s");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "8s");
     let gateway = builder.start().await;
     let cursor = redis.durable(&user("1"), "a", "1").await.unwrap();
     redis.durable(&user("1"), "a", "2").await.unwrap();
@@ -186,7 +186,7 @@ async fn raised_retention_still_reports_earlier_expiry() {
 #[tokio::test]
 async fn log_older_than_retention_replays_without_gap() {
     let redis = Redis::start().await;
-    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "3s");
+    let builder = Gateway::durable_only(&redis).env("HISTORY__RETENTION", "6s");
     let gateway = builder.start().await;
     // Without topics, so that only the user's log is read.
     let ticket = || crate::harness::ticket("1").topics(&[]);
@@ -194,7 +194,7 @@ async fn log_older_than_retention_replays_without_gap() {
     let cursor = redis.durable(&user("1"), "a", "0").await.unwrap();
     let mut last = cursor.clone();
     // Events renew the expiry, so the log is complete although older than the retention.
-    while Id::of(&last).ms < Id::of(&cursor).ms + 4500 {
+    while Id::of(&last).ms < Id::of(&cursor).ms + 7500 {
         last = redis.durable(&user("1"), "a", "n").await.unwrap();
         sse.until(|event| event.id.as_ref() == Some(&last)).await;
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

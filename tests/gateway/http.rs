@@ -287,6 +287,8 @@ async fn documented_metrics_have_help_and_correct_values() {
     sse.app_event().await;
     sse.app_event().await;
     gateway.metric_reaches("sse_rejected_total", &[("reason", "reserved-type")], 1.0).await;
+    // An event is counted after the stream got it.
+    gateway.metric_reaches("sse_deliveries_total", &[], 2.0).await;
     let (_, text) = gateway.admin_get("/metrics").await;
     for line in METRICS.lines() {
         let (name, kind) = line.split_once(' ').unwrap();

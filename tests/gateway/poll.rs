@@ -136,9 +136,7 @@ async fn poll_with_id_returns_missed_events_immediately() {
         (gateway.metric("sse_connections", &[]).await == 0.0).then_some(())
     })
     .await;
-    assert!(
-        gateway.metric("sse_connections_closed_total", &[("reason", "poll-done")]).await >= 5.0
-    );
+    gateway.metric_reaches("sse_connections_closed_total", &[("reason", "poll-done")], 5.0).await;
     assert!(gateway.metric("sse_connections_opened_total", &[("transport", "poll")]).await >= 5.0);
 }
 

@@ -1,7 +1,7 @@
 //! Plain notifications of Postgres become events; possible losses are reported as gaps.
 
 use crate::harness::gateway::Builder;
-use crate::harness::{Gateway, Postgres, Redis, user};
+use crate::harness::{Gateway, Postgres, Redis, eventually, user};
 
 /// A gateway that publishes notifications on the channel `sse`, and reads no table.
 fn listening(redis: &Redis, postgres: &Postgres) -> Builder {
@@ -42,7 +42,12 @@ async fn envelope_of_a_notification_is_published() {
     }
     postgres.sql(&notify.replace("\"a\"", "\"b\"").replace("\"k\"", "\"l\"")).await;
     assert_eq!(stream.app_event().await.event, "b");
-    let reasons: Vec<_> = redis.rejected().await.into_iter().map(|entry| entry.reason).collect();
+    // A notification that Redis rejects is kept after the others of its batch were published.
+    let rejected = eventually("three rejected notifications", async || {
+        Some(redis.rejected().await).filter(|all| all.len() == 3)
+    })
+    .await;
+    let reasons: Vec<_> = rejected.into_iter().map(|entry| entry.reason).collect();
     assert_eq!(reasons, ["bad-entry", "bad-entry", "bad-channel"]);
     assert_eq!(redis.log_ids(&user("1")).await.len(), 2);
 }

@@ -353,7 +353,7 @@ async fn replaced_link_of_the_bus_is_reported_and_the_numbering_continues() {
     // The standby still numbers like the writer.
     writer.kill9();
     standby.wait_for_recorder().await;
-    assert!(standby.log_contains("the standby takes over from the writer"));
+    standby.wait_for_log("the standby takes over from the writer").await;
     load.more(20).await;
     load.assert_recorded(&cluster).await;
 }

@@ -28,7 +28,8 @@ async fn release(redis: &Redis, role: &str, instance: &str) {
 async fn former_writer_and_standby_come_first() {
     let redis = Redis::start().await;
     let _gateway = Gateway::durable_only(&redis).start().await;
-    let first = lease(&redis, "recorder", "writer", "50").await;
+    // Long enough that the writer still has it when the standby asks.
+    let first = lease(&redis, "recorder", "writer", "3000").await;
     assert_eq!(lease(&redis, "standby", "standby", "50").await["held"], "1");
     let both_expired = async || {
         eventually("expired leases", || async {

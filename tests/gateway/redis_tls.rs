@@ -64,7 +64,7 @@ async fn private_authority_and_client_certificate_are_used() {
     let wrong = with_files(builder, &other).start_unready().await;
     wrong.wait_for_log("invalid peer certificate").await;
     assert_ne!(wrong.admin_get("/readyz").await.0, 200);
-    assert!(wrong.log_contains(&format!("127.0.0.1:{port}")), "{}", wrong.log_text());
+    wrong.wait_for_log(&format!("127.0.0.1:{port}")).await;
 }
 
 #[tokio::test]

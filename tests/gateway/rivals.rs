@@ -113,7 +113,7 @@ async fn lone_rival_that_accepted_events_yields_and_streams_are_reset() {
     for gateway in [&one, &two] {
         let met = gateway.metric("sse_redis_rivals_total", &[]).await;
         gateway.metric_reaches("sse_redis_rivals_total", &[], met + 2.0).await;
-        assert!(gateway.log_contains("two Redis servers with different data"), "no log line");
+        gateway.wait_for_log("two Redis servers with different data").await;
     }
     publish(&own, "end").await.unwrap();
     for sse in &mut streams {

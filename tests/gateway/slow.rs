@@ -238,7 +238,7 @@ async fn slow_reader_receives_everything() {
     let redis = Redis::start().await;
     let small =
         roomy(&redis).env("HISTORY__MAX_EVENT_BYTES", "16KiB").env("LIMITS__QUEUE_BYTES", "32KiB");
-    let gateway = small.env("LIMITS__STALL", "2s").start().await;
+    let gateway = small.env("LIMITS__STALL", "10s").start().await;
     let mut slow = narrow(&gateway, "1", "").await;
     slow.read_slowly(24 * KIB, Duration::from_millis(2));
     let reading = tokio::spawn(async move {
@@ -386,7 +386,7 @@ async fn read_h2(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stalled_http2_stream_does_not_affect_its_neighbour() {
     let redis = Redis::start().await;
-    let gateway = roomy(&redis).env("LIMITS__STALL", "1s").start().await;
+    let gateway = roomy(&redis).env("LIMITS__STALL", "5s").start().await;
     let client = reqwest::Client::builder()
         .http2_prior_knowledge()
         .http2_initial_stream_window_size(128 * KIB as u32)

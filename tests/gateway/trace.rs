@@ -250,7 +250,7 @@ async fn trimmed_event_is_distinguished_from_a_nonexistent_one() {
 #[tokio::test]
 async fn expired_event_is_reported_as_possibly_expired() {
     let redis = Redis::start().await;
-    let env = [("HISTORY__RETENTION", "2s")];
+    let env = [("HISTORY__RETENTION", "6s")];
     let gateway = Gateway::durable_only(&redis).env(env[0].0, env[0].1).start().await;
     let id = redis.durable(&user("1"), "a", "1").await.unwrap();
     assert_eq!(trace_json(&redis, &[&id], &env).1, Some(0));

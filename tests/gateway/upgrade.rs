@@ -223,7 +223,8 @@ async fn replace_library(redis: &Redis, old: &str, code: &str) {
 }
 
 fn builder(redis: &Redis) -> Builder {
-    Gateway::builder(redis).env(HISTORY.0, HISTORY.1)
+    // Time to see that an instance is not ready, before its admin listener closes.
+    Gateway::builder(redis).env(HISTORY.0, HISTORY.1).env("DRAIN__DELAY", "3s")
 }
 
 /// Two gateways: the recorder and the standby.

@@ -6,7 +6,9 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { folder, kill, printed, start, until } from '../../../tests/clients/lib/processes.js';
+import {
+  folder, freePort, kill, printed, start, until,
+} from '../../../tests/clients/lib/processes.js';
 import { env, open } from './lib.js';
 
 const execute = promisify(execFile);
@@ -54,7 +56,7 @@ test('the README runs in an empty project', async (t) => {
   const files = readdirSync(path.join(application, 'node_modules/@sse-gateway/backend'));
   assert.deepEqual(files.sort(), ['LICENSE', 'README.md', 'dist', 'package.json']);
   const used = new Set([block('sh', 'npm install')]);
-  const port = 20_000 + (process.pid % 10_000);
+  const port = await freePort();
   const local = (code) => code
     .replace('redis://127.0.0.1:6379', env.SSE_TEST_REDIS)
     .replace('port: 7000', `port: ${env.SSE_TEST_CLUSTER.split(',')[0].split(':')[1]}`)

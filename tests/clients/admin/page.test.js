@@ -1,6 +1,7 @@
 // The admin page in a browser: signing in, rights, users, channels, traces and test events.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { until } from '../lib/processes.js';
 import { ticket } from '../lib/servers.js';
 import { HOSTILE, OPERATOR, READER, adminPage, open, shows, signIn, stream } from './lib.js';
 
@@ -76,6 +77,13 @@ test('user is found and their sessions are ended', async (t) => {
   const { tab, gateway } = await adminPage(t);
   const opened = await stream(t, gateway.events('anna'));
   await stream(t, gateway.events('berta'));
+  // The gateway reports it a moment later, and the page reads it once.
+  const isOnline = async () => {
+    const url = `${gateway.admin}/api/v1/connections?user=anna`;
+    const answer = await fetch(url, { headers: { authorization: `Bearer ${READER}` } });
+    return (await answer.json()).presence?.online;
+  };
+  await until(isOnline, 'anna does not come online');
   await signIn(tab, OPERATOR);
   await tab.click('.tabs [href="#users"]');
   await shows(tab, '#users', 'berta');

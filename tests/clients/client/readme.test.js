@@ -64,9 +64,9 @@ test('Node program receives events', async (t) => {
     },
   });
   t.after(() => kill(child));
-  const timer = setInterval(() => numbers.publish(), 50);
-  t.after(() => clearInterval(timer));
+  const flow = numbers.flow(50);
   await printed(child, ({ out }) => /\{ n: \d+ \}/.test(out), 'an event');
+  await flow.stop();
 });
 
 test('documented options and defaults match the code', () => {

@@ -78,6 +78,7 @@ test('every control is reachable by keyboard', async (t) => {
   await tab.keyboard.press('Space');
   await counter(tab, 'bob', 'message', 1);
 
+  await unread(tab, 'alice', 2);
   await tabTo(/^Notifications of Alice, 2 unread$/);
   await tab.keyboard.press('Enter');
   await pane(tab, 'alice').locator('.panel').waitFor();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
 import { test } from 'node:test';
-import { withTimeout } from '../lib/processes.js';
+import { until, withTimeout } from '../lib/processes.js';
 import { counter, live, pane, publish, setUp, unread, value } from './lib.js';
 
 const rows = (tab, user, type) =>
@@ -94,7 +94,8 @@ test('burst is counted while lists stay bounded', async (t) => {
 });
 
 test('chart grows to sixty points, then scrolls', async (t) => {
-  const { tab } = await setUp(t, { tick: 200 });
+  // A slow page has 18 s to load before there are sixty.
+  const { tab } = await setUp(t, { tick: 300 });
   const points = () =>
     pane(tab, 'alice')
       .locator('[data-points]')
@@ -110,10 +111,10 @@ test('chart grows to sixty points, then scrolls', async (t) => {
   assert.ok(before < 60, `${before} points already`);
   await reach(before + 3);
   await reach(60);
-  const ticks = () => pane(tab, 'alice').locator('.recharts-xAxis-tick-labels').textContent();
-  const old = await ticks();
   const curve = () => pane(tab, 'alice').locator('.recharts-area-curve').getAttribute('d');
   const drawn = await curve();
+  const ticks = () => pane(tab, 'alice').locator('.recharts-xAxis-tick-labels').textContent();
+  const old = await ticks();
   await tab.waitForFunction(
     (old) =>
       document.querySelector('.pane[data-user=alice] .recharts-xAxis-tick-labels').textContent !==
@@ -147,7 +148,9 @@ test('gateway crash is shown and missed events arrive', async (t) => {
   const connectionTitles = await pane(tab, 'alice')
     .locator('.feed .entry[data-type=connection] .title')
     .allTextContents();
-  assert.deepEqual(connectionTitles, [
+  // If the gateway starts slowly, a poll may succeed just before the stream.
+  const isPolling = (title) => title.startsWith('Streaming is blocked');
+  assert.deepEqual(connectionTitles.filter((title) => !isPolling(title)), [
     'Reconnected and caught up',
     'Connection lost, reconnecting',
   ]);
@@ -184,16 +187,16 @@ test('loaded and streamed state match after reload and gap', async (t) => {
 
 test('repeated gaps reload at a limited rate', async (t) => {
   const { tab, client } = await setUp(t);
-  const loads = [];
-  const fifth = new Promise((resolve) => {
-    tab.on('request', (request) => {
-      if (request.url().includes('/api/desk?user=alice') && loads.push(performance.now()) === 5)
-        resolve();
-    });
-  });
+  // The times of the browser: those of this process are late if it is busy.
+  const loads = () => tab.evaluate(() =>
+    performance.getEntriesByType('resource')
+      .filter(({ name }) => name.includes('/api/desk?user=alice'))
+      .map(({ startTime }) => startTime));
+  await tab.evaluate(() => performance.clearResourceTimings());
   await client.flushall();
-  await withTimeout(fifth, 'a gap did not cause a reload');
-  const between = loads[4] - loads[0];
+  await until(async () => (await loads()).length >= 5, 'a gap did not cause a reload');
+  const [first, , , , fifth] = await loads();
+  const between = fifth - first;
   assert.ok(between >= 4 * 200, `4 more loads in ${between} ms`);
 });
 

@@ -48,6 +48,9 @@ export async function setUp(t, { tick = 60_000, look = {}, before = () => {} } =
   const settings = { 'tickets.secret': secret, 'cors.allowed_origins': url.slice(0, -1) };
   const startGateway = () => Gateway.start(t, { redis, port: gatewayPort, settings });
   const gateway = await startGateway();
+  // First, because Chromium may start slowly, and the backend publishes from its start on.
+  const tab = await page(t, await browser(t), 'about:blank', look);
+  await before(tab);
   const backend = start(process.execPath, [path.join(DASHBOARD, 'backend/server.js')], {
     env: {
       PATH: process.env.PATH,
@@ -61,8 +64,6 @@ export async function setUp(t, { tick = 60_000, look = {}, before = () => {} } =
   t.after(() => kill(backend));
   await printed(backend, ({ out }) => out.includes(url), 'the URL');
 
-  const tab = await page(t, await browser(t), 'about:blank', look);
-  await before(tab);
   await tab.goto(url);
   await live(tab);
   return { redis, client: redis.client(t), gateway, url, tab, restart: startGateway };

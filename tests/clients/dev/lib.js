@@ -54,6 +54,9 @@ export async function dev(t, settings = {}, port) {
   return { child, port, url, publish, listen, home, work, temporary };
 }
 
+/** The addresses of the metrics of both gateways. */
+export const metrics = (child) => [...child.out.matchAll(/http:\S+\/metrics/g)].map(String);
+
 /** Runs a printed command in a shell, and kills it with all its children at the end of the test. */
 export function paste(t, line) {
   const shell = start('bash', ['-c', line], { detached: true });

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { browser, page } from '../lib/browser.js';
 import { inOrder } from '../lib/listener.js';
 import { children, isRunning, kill, run, tcpProxy, until } from '../lib/processes.js';
-import { demo, dev, marked, pasteAll, rows, shows } from './lib.js';
+import { demo, dev, marked, metrics, pasteAll, rows, shows } from './lib.js';
 
 test('script of the README ends with three replayed events', async (t) => {
   const readme = readFileSync(new URL('../../../README.md', import.meta.url), 'utf8');
@@ -120,12 +120,12 @@ test('seven tabs share one stream', async (t) => {
     tabs.push(next);
   }
   const [last, ...others] = tabs.reverse();
-  const metrics = [...child.out.matchAll(/http:\S+\/metrics/g)];
-  assert.equal(metrics.length, 2);
+  const addresses = metrics(child);
+  assert.equal(addresses.length, 2);
   // A tab that joins polls for the retained values, and the metric counts a poll until it ends.
   await until(async () => {
     let streams = 0;
-    for (const [address] of metrics) {
+    for (const address of addresses) {
       streams += Number(/^sse_connections (\d+)$/m.exec(await (await fetch(address)).text())[1]);
     }
     return streams === 1;

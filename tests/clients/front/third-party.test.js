@@ -52,7 +52,13 @@ async function outlives({ gateway, start, publish }, clients) {
     'not every client is connected',
   );
   await connected(gateway);
-  await publishAndAwait(1);
+  // A stream is counted before it has a position, and gets no event that is published in between:
+  // the first order is published until every client has it.
+  const hasFirst = async (client) => (await client.orders()).includes(1);
+  await until(async () => {
+    await publish('order-completed', { orderId: 1 });
+    return (await Promise.all(clients.map(hasFirst))).every(Boolean);
+  }, 'not every client gets the first order');
   await gateway.crash();
   await publish('order-completed', { orderId: 2 });
   const second = await start();
@@ -62,7 +68,12 @@ async function outlives({ gateway, start, publish }, clients) {
   await publish('order-completed', { orderId: 4 });
   await start();
   await publishAndAwait(5);
-  for (const client of clients) assert.deepEqual(await client.orders(), [1, 2, 3, 4, 5]);
+  for (const client of clients) {
+    const orders = await client.orders();
+    const isRepeated = (n, place) => n === 1 && place < orders.lastIndexOf(1);
+    const once = orders.filter((n, place) => !isRepeated(n, place));
+    assert.deepEqual(once, [1, 2, 3, 4, 5]);
+  }
 }
 
 test('clients with new tickets resume without loss', { timeout: 120_000 }, async (t) => {
@@ -109,7 +120,8 @@ test('fetch-event-source without onclose does not reconnect after an end', async
   const code = block('js', "'@microsoft/fetch-event-source'").replace(/^ {2}onclose.*\n/m, '')
     .replace('fetchEventSource(', 'window.ended = fetchEventSource(');
   const { tab } = await inBrowser(setup, FETCH + code);
-  await until(async () => (await setup.gateway.metric('sse_connections')) === 1, 'a stream');
+  // Not by the number of connections, which counts a stream before its response begins.
+  await until(async () => (await setup.gateway.metric('sse_bytes_sent_total')) > 0, 'a stream');
   await setup.gateway.stop();
   assert.equal(await tab.evaluate(() => window.ended), undefined);
 });

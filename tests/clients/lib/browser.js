@@ -17,7 +17,9 @@ const ARGS = [
 
 /** Starts Chromium. `args`: additional command line arguments. */
 export async function browser(t, args = []) {
-  const opened = await chromium.launch({ executablePath: EXECUTABLE, args: [...ARGS, ...args] });
+  const opened = await chromium.launch({
+    executablePath: EXECUTABLE, args: [...ARGS, ...args], timeout: TIMEOUT,
+  });
   t.after(() => opened.close());
   return opened;
 }
@@ -40,7 +42,7 @@ export async function unmodified(t) {
     ({ err }) => /DevTools listening on (ws:\S+)/.exec(err)?.[1],
     'the address of its debugger',
   );
-  const opened = await chromium.connectOverCDP(address, { noDefaults: true });
+  const opened = await chromium.connectOverCDP(address, { noDefaults: true, timeout: TIMEOUT });
   t.after(async () => {
     await opened.close();
     await kill(process, 'SIGTERM');

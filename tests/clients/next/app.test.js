@@ -43,7 +43,7 @@ test('examples/next', async (t) => {
     await bell(alice, 2).waitFor();
     await alice.waitForFunction(() => window.tones > 0);
     assert.equal(await tones(), 1);
-    assert.match(await activities(alice).first().textContent(), /Bob ordered a lamp$/);
+    await activities(alice).first().filter({ hasText: /Bob ordered a lamp$/ }).waitFor();
   });
 
   await t.test('new page reads the history, tabs and devices share the read state', async () => {
@@ -75,7 +75,7 @@ test('examples/next', async (t) => {
     await shows(alice, ['7', '8', '€9']);
     const tab = await app.tab(phone);
     await shows(tab, ['7', '8', '€9']);
-    assert.equal(await tab.locator('[data-points]').getAttribute('data-points'), '20');
+    await tab.locator('[data-points="20"]').waitFor();
     app.startWorker();
     await tab.waitForFunction(() => document.querySelectorAll('dd')[1].textContent === '5');
     assert.deepEqual((await values(tab)).slice(1), ['5', '€670']);

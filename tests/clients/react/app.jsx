@@ -76,7 +76,7 @@ function Flood(options) {
     }));
   });
   window.seen.renders += 1;
-  useEventSource({
+  const { status } = useEventSource({
     ...options,
     ticket,
     eventHandlers: {
@@ -89,6 +89,7 @@ function Flood(options) {
   });
   return (
     <>
+      <ConnectionStatus status={status} />
       <output>{rows.count}</output>
       <ol>
         {rows.last.map(({ n, text }) => (

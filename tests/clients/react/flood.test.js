@@ -12,14 +12,28 @@ const LONG = 200;
 const MAX_SHARE = 0.25;
 /** Minimum share of the rate at which events must arrive. */
 const MIN_SHARE = 0.8;
+/** Other processes may take the processor for seconds: then both are measured again. */
+const ATTEMPTS = 3;
 
 test(`page stays responsive at ${RATE} events per second`, async (t) => {
-  const { client, tab, show, connectionsAre } = await setUp(t, {
-    settings: { 'history.max_len': '10000' },
+  const page = await setUp(t, { settings: { 'history.max_len': '10000' } });
+  for (let attempt = 1; ; attempt += 1) {
+    const faults = await flood(t, page);
+    if (faults.length === 0) return;
+    assert.ok(attempt < ATTEMPTS, faults.join('; '));
+    await page.show(null);
+    await page.connectionsAre(0);
+  }
+});
+
+/** Sends events for some seconds. Resolves to what was too slow, if anything. */
+async function flood(t, { client, tab, show, status, connectionsAre }) {
+  await tab.evaluate(() => {
+    Object.assign(window.seen, { events: [], batches: [], arrived: [], renders: 0 });
   });
-  await tab.evaluate(() => { Object.assign(window.seen, { batches: [], arrived: [] }); });
   await show('Flood');
   await connectionsAre(1);
+  await status('open');
   await tab.evaluate(() => {
     const gaps = window.gaps = [];
     let last = performance.now();
@@ -63,17 +77,17 @@ test(`page stays responsive at ${RATE} events per second`, async (t) => {
       `median ${median} ms, 99 % ${p99} ms, worst ${worst} ms; ` +
       `${renders} renders, largest batch ${Math.max(...batches)}`,
   );
-  assert.ok(rate >= MIN_SHARE * RATE, `${Math.round(rate)} events/s in the page`);
-  const sum = (list) => list.reduce((all, gap) => all + gap, 0);
-  const part = sum(gaps.filter((gap) => gap > LONG)) / sum(gaps);
-  assert.ok(
-    part < MAX_SHARE,
-    `${Math.round(100 * part)} % of the time in gaps of more than ${LONG} ms between frames`,
-  );
   assert.ok(
     batches.length <= gaps.length + 10,
     `${batches.length} batches in ${gaps.length} frames`,
   );
   // Strict mode renders twice.
   assert.ok(renders <= 2 * gaps.length + 10, `${renders} renders in ${gaps.length} frames`);
-});
+  const sum = (list) => list.reduce((all, gap) => all + gap, 0);
+  const part = sum(gaps.filter((gap) => gap > LONG)) / sum(gaps);
+  return [
+    rate < MIN_SHARE * RATE && `${Math.round(rate)} events/s in the page`,
+    part >= MAX_SHARE &&
+      `${Math.round(100 * part)} % of the time in gaps of more than ${LONG} ms between frames`,
+  ].filter(Boolean);
+}

@@ -41,11 +41,17 @@ test('usePolling pauses while the page is hidden', async (t) => {
   await other.bringToFront();
   const isIdle = () =>
     document.hidden && document.querySelector('button').dataset.fetching === 'false';
-  await tab.waitForFunction(isIdle, undefined, { polling: 25 });
+  const idle = () => tab.waitForFunction(isIdle, undefined, { polling: 25 });
+  // Hidden pages run timers once a second.
+  const timer = () =>
+    tab.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 100); }));
+  await idle();
+  // React shows a request a moment after it has begun.
+  await timer();
+  await idle();
   const before = requests;
-  // Hidden pages run timers once a second: one that is due, and one after its request.
-  for (const _ of [1, 2])
-    await tab.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 100); }));
+  // One that is due, and one after its request.
+  for (const _ of [1, 2]) await timer();
   assert.equal(requests, before);
   await other.close();
   await tab.bringToFront();

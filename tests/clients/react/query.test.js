@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
-import { withTimeout } from '../lib/processes.js';
+import { until, withTimeout } from '../lib/processes.js';
 import { setUp } from './lib.js';
 
 test('TanStack Query recipe keeps the list consistent', async (t) => {
@@ -37,6 +37,8 @@ test('TanStack Query recipe keeps the list consistent', async (t) => {
 
   await show('Orders');
   await connectionsAre(1);
+  // At mount, and when the stream has begun: nothing is lost afterwards.
+  await until(() => backend.asked >= 2, 'no load after the stream has begun');
   await list('1 new');
 
   const before = backend.asked;

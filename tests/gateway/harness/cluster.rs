@@ -221,6 +221,16 @@ impl Cluster {
         })
         .await;
         self.is_ok().await;
+        let id = self.id(n).await;
+        eventually_within(CLUSTER_GUARD, "a replica that every node knows", || async {
+            for node in self.nodes.iter().filter(|node| node.is_running()) {
+                let nodes: String = node.command(&["CLUSTER", "NODES"]).await;
+                let line = nodes.lines().find(|line| line.starts_with(&id))?;
+                line.contains("slave").then_some(())?;
+            }
+            Some(())
+        })
+        .await;
         n
     }
 
