@@ -324,7 +324,8 @@ impl CatchUpDriver {
             }
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
-        if from >= clock.h {
+        // Behind a move, another server may have appended events of which this one knows nothing.
+        if from >= clock.h && catch_up.cause != CatchUpCause::Moved {
             let values = self.needed_values(catch_up, snapshot).await?;
             return send_values(catch_up, &values).await;
         }
@@ -335,6 +336,7 @@ impl CatchUpDriver {
         loop {
             let pages = self.read(c, &merge, snapshot, first).await?;
             catch_up.check_current()?;
+            self.check_epochs(&pages, snapshot)?;
             if first {
                 let flags = GapFlags { reset, unrecorded, stale, too_many };
                 let rules = &self.hub.context.settings.channels;
@@ -371,6 +373,29 @@ impl CatchUpDriver {
             if done {
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends an attempt that finds events of a later epoch than the server's own: they are of
+    /// another master, which had the slot for a moment, and this one has not noticed that. If the
+    /// attempt ended at its H, the position could pass them by. The next watermark begins a later
+    /// epoch.
+    fn check_epochs(
+        &self,
+        pages: &[(usize, Page)],
+        Snapshot { route, clock }: &Snapshot,
+    ) -> Result<(), Interrupted> {
+        if !self.routes.is_cluster() {
+            return Ok(());
+        }
+        let mut ids = pages.iter().flat_map(|(_, page)| &page.events).filter_map(|event| event.id);
+        let is_later = |id: &EventId| id.epoch > clock.h.epoch && id.is_plausible(clock.now_ms);
+        match ids.find(is_later) {
+            Some(id) => {
+                route.state.raise_highest_id(id);
+                Err(Interrupted::Changed)
+            }
+            None => Ok(()),
         }
     }
 

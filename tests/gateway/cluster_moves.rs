@@ -171,22 +171,47 @@ async fn event_of_another_master_is_not_passed_over() {
     let cluster = Cluster::start(3).await;
     let [gateway, _] = two_gateways(&cluster).await;
     let name = user_at(&cluster, 0, 0).await;
-    let (channel, log) = (user(&name), log_key(&user(&name)));
+    let channel = user(&name);
     let mut reader = Reader::connect(&gateway, &name).await;
     publish(&cluster, &channel, "own", 0, 2).await;
     reader.has_all("own", 2).await;
+    append_in_a_later_epoch(&cluster, &name, "2").await;
+    publish(&cluster, &channel, "own", 3, 1).await;
+    reader.has_all("own", 4).await;
+    reader.assert_no_gap();
+}
+
+/// The same, but the master has come past the id of that event before the client resumes.
+#[tokio::test]
+async fn resume_skips_no_event_of_another_master() {
+    let cluster = Cluster::start(3).await;
+    let [gateway, other] = two_gateways(&cluster).await;
+    let (name, neighbour) = (user_at(&cluster, 0, 0).await, user_at(&cluster, 0, 1).await);
+    let channel = user(&name);
+    let mut reader = Reader::connect(&gateway, &name).await;
+    publish(&cluster, &channel, "own", 0, 2).await;
+    reader.has_all("own", 2).await;
+    append_in_a_later_epoch(&cluster, &name, "2").await;
+    publish(&cluster, &user(&neighbour), "theirs", 0, 3).await;
+    reader.reconnect(&other).await;
+    publish(&cluster, &channel, "own", 3, 1).await;
+    reader.has_all("own", 4).await;
+    reader.assert_no_gap();
+}
+
+/// Appends an event to the log of a user as another master would, of which the log's own one has
+/// not noticed anything.
+async fn append_in_a_later_epoch(cluster: &Cluster, name: &str, payload: &str) {
+    let log = log_key(&user(name));
     let last: Vec<(String, HashMap<String, String>)> =
         cluster.command_at(&log, &["XREVRANGE", &log, "+", "-", "COUNT", "1"]).await;
     let (id, epoch) = (&last[0].0, &last[0].1["e"]);
     let (predecessor, later) = (format!("{id}.{epoch}"), following(epoch));
     let (ms, seq) = id.split_once('-').unwrap();
     let added = format!("{ms}-{}", seq.parse::<u64>().unwrap() + 1);
-    let fields = ["p", &predecessor, "e", &later, "r", "-", "t", "own", "d", "2"];
+    let fields = ["p", &predecessor, "e", &later, "r", "-", "t", "own", "d", payload];
     let _: String =
         cluster.command_at(&log, &[&["XADD", &log, &added], &fields[..]].concat()).await;
-    publish(&cluster, &channel, "own", 3, 1).await;
-    reader.has_all("own", 4).await;
-    reader.assert_no_gap();
 }
 
 /// The epoch after this one.

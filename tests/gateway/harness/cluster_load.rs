@@ -264,8 +264,9 @@ impl Reader {
             let ends = (received.first(), received.last());
             let at = breaks.first().map_or(String::new(), |w| format!(" {kind} \"{}\"]", w[0]));
             let at = self.trail.iter().position(|line| line.ends_with(&at)).unwrap_or(0);
-            let is_of_kind = |line: &&String| line.contains(kind) || line.contains("sse.");
-            let trail = self.trail[at.saturating_sub(24)..].iter().filter(is_of_kind).take(40);
+            let is_shown =
+                |line: &&String| [kind, "sse.", "connect"].iter().any(|part| line.contains(part));
+            let trail = self.trail[at.saturating_sub(24)..].iter().filter(is_shown).take(40);
             let trail = trail.cloned().collect::<Vec<_>>().join("\n  ");
             panic!("{} {kind}: {ends:?} of {from}..{to}, breaks {breaks:?}\n  {trail}", self.user);
         }
