@@ -76,6 +76,11 @@ impl Page {
         (page, foreign)
     }
 
+    /// The ids of events of later epochs than this one.
+    pub fn in_later_epochs(&self, epoch: u64) -> impl Iterator<Item = EventId> {
+        self.events.iter().filter_map(|event| event.id).filter(move |id| id.epoch > epoch)
+    }
+
     fn add(&mut self, mut event: Event, from: &ReadFrom) {
         let id = event.id.unwrap_or(EventId::ZERO);
         self.pass(id, from.position);

@@ -388,9 +388,8 @@ impl CatchUpDriver {
         if !self.routes.is_cluster() {
             return Ok(());
         }
-        let mut ids = pages.iter().flat_map(|(_, page)| &page.events).filter_map(|event| event.id);
-        let is_later = |id: &EventId| id.epoch > clock.h.epoch && id.is_plausible(clock.now_ms);
-        match ids.find(is_later) {
+        let mut later = pages.iter().flat_map(|(_, page)| page.in_later_epochs(clock.h.epoch));
+        match later.find(|id| id.is_plausible(clock.now_ms)) {
             Some(id) => {
                 route.state.raise_highest_id(id);
                 Err(Interrupted::Changed)

@@ -86,7 +86,9 @@ async fn read(
         }
         let pages = log::pages(commands, &wanted, count, first).await?;
         for (n, page) in numbers.into_iter().zip(pages) {
-            if first && catch_up::gap(from, false, &page).is_some()
+            // They may be of another master: the catch-up itself must find them.
+            if page.in_later_epochs(clock.h.epoch).next().is_some()
+                || first && catch_up::gap(from, false, &page).is_some()
                 || merge.feed(n, page, first).is_err()
             {
                 return Ok(None);

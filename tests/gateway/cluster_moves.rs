@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::harness::cluster_load::{Reader, Writer, publish, two_gateways, user_at};
+use crate::harness::cluster_load::{Reader, Writer, gateway, publish, two_gateways, user_at};
 use crate::harness::{Cluster, Gateway, log_key, topic, user};
 
 /// Time between two events of a channel.
@@ -175,7 +175,7 @@ async fn event_of_another_master_is_not_passed_over() {
     let mut reader = Reader::connect(&gateway, &name).await;
     publish(&cluster, &channel, "own", 0, 2).await;
     reader.has_all("own", 2).await;
-    append_in_a_later_epoch(&cluster, &name, "2").await;
+    append_in_a_later_epoch(&cluster, &channel, "own").await;
     publish(&cluster, &channel, "own", 3, 1).await;
     reader.has_all("own", 4).await;
     reader.assert_no_gap();
@@ -191,7 +191,7 @@ async fn resume_skips_no_event_of_another_master() {
     let mut reader = Reader::connect(&gateway, &name).await;
     publish(&cluster, &channel, "own", 0, 2).await;
     reader.has_all("own", 2).await;
-    append_in_a_later_epoch(&cluster, &name, "2").await;
+    append_in_a_later_epoch(&cluster, &channel, "own").await;
     publish(&cluster, &user(&neighbour), "theirs", 0, 3).await;
     reader.reconnect(&other).await;
     publish(&cluster, &channel, "own", 3, 1).await;
@@ -199,17 +199,35 @@ async fn resume_skips_no_event_of_another_master() {
     reader.assert_no_gap();
 }
 
-/// Appends an event to the log of a user as another master would, of which the log's own one has
-/// not noticed anything.
-async fn append_in_a_later_epoch(cluster: &Cluster, name: &str, payload: &str) {
-    let log = log_key(&user(name));
+/// The same for a broadcast, which a gateway loads into its replay cache.
+#[tokio::test]
+async fn replay_cache_skips_no_event_of_another_master() {
+    let cluster = Cluster::start(3).await;
+    let one = gateway(&cluster).start().await;
+    let mut reader = Reader::connect(&one, "u0").await;
+    publish(&cluster, &topic("t"), "news", 0, 2).await;
+    reader.has_all("news", 2).await;
+    append_in_a_later_epoch(&cluster, &topic("t"), "news").await;
+    publish(&cluster, &topic("other"), "other", 0, 3).await;
+    // Its cache begins after that.
+    let other = gateway(&cluster).start().await;
+    reader.reconnect(&other).await;
+    publish(&cluster, &topic("t"), "news", 3, 1).await;
+    reader.has_all("news", 4).await;
+    reader.assert_no_gap();
+}
+
+/// Appends the event `2` to a log as another master would, of which the log's own one has not
+/// noticed anything.
+async fn append_in_a_later_epoch(cluster: &Cluster, channel: &str, kind: &str) {
+    let log = log_key(channel);
     let last: Vec<(String, HashMap<String, String>)> =
         cluster.command_at(&log, &["XREVRANGE", &log, "+", "-", "COUNT", "1"]).await;
     let (id, epoch) = (&last[0].0, &last[0].1["e"]);
     let (predecessor, later) = (format!("{id}.{epoch}"), following(epoch));
     let (ms, seq) = id.split_once('-').unwrap();
     let added = format!("{ms}-{}", seq.parse::<u64>().unwrap() + 1);
-    let fields = ["p", &predecessor, "e", &later, "r", "-", "t", "own", "d", payload];
+    let fields = ["p", &predecessor, "e", &later, "r", "-", "t", kind, "d", "2"];
     let _: String =
         cluster.command_at(&log, &[&["XADD", &log, &added], &fields[..]].concat()).await;
 }
