@@ -167,6 +167,13 @@ impl Admission {
         let range = range(request, part, &clock)?;
         let is_visible = |event: &Event| is_visible(ticket, event);
         match history::read(&route.commands, &range, &clock, is_visible).await {
+            // It may be of another master, see `CatchUpDriver::check_epochs`.
+            Ok(HistoryPage { ahead: Some(id), .. })
+                if self.routes.is_cluster() && id.is_plausible(clock.now_ms) =>
+            {
+                route.state.raise_highest_id(id);
+                Err(busy(BusyReason::RedisAway))
+            }
             Ok(page) => {
                 let is_last = page.next.is_none();
                 let now = || self.position(user, part, clock.h);

@@ -299,7 +299,11 @@ impl CatchUpDriver {
                 continues = continues.with([from.epoch]);
             }
         }
-        let clock = ClockSnapshot { continues, ..*clock };
+        let mut clock = ClockSnapshot { continues, ..*clock };
+        // Another master may have had a slot in between, and appended events by its own clock.
+        if self.routes.is_cluster() && continues.contains(from.epoch) {
+            clock.previous_epoch = 0;
+        }
         Ok(Box::new(Snapshot { route: route.clone(), clock }))
     }
 

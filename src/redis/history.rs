@@ -43,6 +43,8 @@ pub struct HistoryPage {
     /// in one log, the ids of entries rise through all of them. `None`: nothing follows in the
     /// range up to H.
     pub next: Option<EventId>,
+    /// The event at which the page ends because its epoch is later than that of H.
+    pub ahead: Option<EventId>,
 }
 
 /// What has been read so far.
@@ -116,6 +118,8 @@ impl<'a, V: Fn(&Event) -> bool> Reading<'a, V> {
             let id = event.id.unwrap_or(EventId::ZERO);
             let is_past = self.range.until.is_some_and(|until| is_before(until, id));
             if id > self.clock.h || is_past {
+                let is_ahead = !is_past && id.epoch > self.clock.h.epoch;
+                self.found.ahead = is_ahead.then_some(id);
                 return true;
             }
             if (self.is_visible)(&event) {

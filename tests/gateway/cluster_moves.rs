@@ -181,7 +181,28 @@ async fn event_of_another_master_is_not_passed_over() {
     reader.assert_no_gap();
 }
 
-/// The same, but the master has come past the id of that event before the client resumes.
+/// The same, but the clock of the other master is behind: the stream has come past that event.
+#[tokio::test]
+async fn event_of_another_master_with_a_slow_clock_is_not_passed_over() {
+    let cluster = Cluster::start(3).await;
+    let [gateway, _] = two_gateways(&cluster).await;
+    let (name, neighbour) = (user_at(&cluster, 0, 0).await, user_at(&cluster, 0, 1).await);
+    let channel = user(&name);
+    let mut reader = Reader::connect(&gateway, &name).await;
+    publish(&cluster, &channel, "own", 0, 2).await;
+    reader.has_all("own", 2).await;
+    let last = reader.last_id().to_owned();
+    append_in_a_later_epoch(&cluster, &channel, "own").await;
+    publish(&cluster, &user(&neighbour), "theirs", 0, 3).await;
+    while reader.last_id().split('~').next() == last.split('~').next() {
+        reader.read().await;
+    }
+    publish(&cluster, &channel, "own", 3, 1).await;
+    reader.has_all("own", 4).await;
+    reader.assert_no_gap();
+}
+
+/// The same, but the master has come past that event before the client resumes.
 #[tokio::test]
 async fn resume_skips_no_event_of_another_master() {
     let cluster = Cluster::start(3).await;
@@ -219,7 +240,7 @@ async fn replay_cache_skips_no_event_of_another_master() {
 
 /// Appends the event `2` to a log as another master would, of which the log's own one has not
 /// noticed anything.
-async fn append_in_a_later_epoch(cluster: &Cluster, channel: &str, kind: &str) {
+pub async fn append_in_a_later_epoch(cluster: &Cluster, channel: &str, kind: &str) {
     let log = log_key(channel);
     let last: Vec<(String, HashMap<String, String>)> =
         cluster.command_at(&log, &["XREVRANGE", &log, "+", "-", "COUNT", "1"]).await;

@@ -50,7 +50,7 @@ fn read_log(
         let page = log(&rest.copied().collect::<Vec<_>>());
         read += page.len();
         if reading.add(Page::of(reading.from, page, count).0, count) {
-            let HistoryPage { events, next } = reading.found;
+            let HistoryPage { events, next, .. } = reading.found;
             return (events.iter().map(|e| e.id.unwrap().ms).collect(), next, read);
         }
     }
