@@ -23,6 +23,7 @@ STYLES = {
     "anycable": ("#56B4E9", "X", ":"),
     "centrifugo": ("#D55E00", "v", "-"),
     "mercure": ("#CC79A7", "P", "--"),
+    "pushpin": ("#7F7F7F", "*", "-."),
 }
 FONT_POINTS = 12
 

@@ -80,3 +80,16 @@ const YARDSTICK: &[&str] = &[
     "--publish-url",
     "http://127.0.0.1:__PORT__/publish",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::SERVERS;
+
+    #[test]
+    fn every_server_has_a_style_in_the_plots() {
+        let plots = include_str!("../../../plot.py");
+        for server in &SERVERS {
+            assert!(plots.contains(&format!("    \"{}\": (", server.name)), "{}", server.name);
+        }
+    }
+}
