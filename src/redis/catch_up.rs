@@ -301,7 +301,7 @@ impl CatchUpDriver {
         }
         let mut clock = ClockSnapshot { continues, ..*clock };
         // Another master may have had a slot in between, and appended events by its own clock.
-        if self.routes.is_cluster() && continues.contains(from.epoch) {
+        if continues.contains(from.epoch) && self.routes.is_cluster() {
             clock.previous_epoch = 0;
         }
         Ok(Box::new(Snapshot { route: route.clone(), clock }))
@@ -328,8 +328,7 @@ impl CatchUpDriver {
             }
         };
         let from = catch_up.from.unwrap_or(EventId::ZERO);
-        // Behind a move, another server may have appended events of which this one knows nothing.
-        if from >= clock.h && catch_up.cause != CatchUpCause::Moved {
+        if from >= clock.h {
             let values = self.needed_values(catch_up, snapshot).await?;
             return send_values(catch_up, &values).await;
         }
@@ -389,16 +388,13 @@ impl CatchUpDriver {
         pages: &[(usize, Page)],
         Snapshot { route, clock }: &Snapshot,
     ) -> Result<(), Interrupted> {
-        if !self.routes.is_cluster() {
-            return Ok(());
-        }
         let mut later = pages.iter().flat_map(|(_, page)| page.in_later_epochs(clock.h.epoch));
         match later.find(|id| id.is_plausible(clock.now_ms)) {
-            Some(id) => {
+            Some(id) if self.routes.is_cluster() => {
                 route.state.raise_highest_id(id);
                 Err(Interrupted::Changed)
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

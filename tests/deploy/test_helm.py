@@ -12,9 +12,9 @@ import yaml
 
 from harness import ROOT, run, tool
 from helm import CHART, SETS, helm, program, render, test_pod, toml
-from kustomize import defaults, flatten, gateway_pod, of_kind
+from kustomize import gateway_pod, of_kind
 from test_kustomize import KUBERNETES, SCHEMAS
-from values import memory_needed, seconds, size
+from values import defaults, flatten, memory_needed, seconds, size
 
 each = pytest.mark.parametrize("name", SETS)
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from helm import CHART, toml
-from kustomize import defaults, flatten, gateway_pod, of_kind, settings
+from kustomize import gateway_pod, of_kind, settings
+from values import defaults, flatten
 
 # A value set of the chart, and the kustomization that it equals.
 PAIRS = pytest.mark.parametrize(

@@ -7,11 +7,9 @@ import subprocess
 import threading
 import tomllib
 
-import pytest
-
 from harness import ROOT, Stream, eventually
 from machine import Machine, Shell
-from values import memory_needed, defaults, flatten, size
+from values import defaults, flatten, memory_needed, size
 
 PAGE = (ROOT / "docs/deployment/vm.md").read_text()
 

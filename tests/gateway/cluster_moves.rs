@@ -169,13 +169,8 @@ async fn slot_that_moves_there_and_back_leaves_no_gap() {
 #[tokio::test]
 async fn event_of_another_master_is_not_passed_over() {
     let cluster = Cluster::start(3).await;
-    let [gateway, _] = two_gateways(&cluster).await;
-    let name = user_at(&cluster, 0, 0).await;
-    let channel = user(&name);
-    let mut reader = Reader::connect(&gateway, &name).await;
-    publish(&cluster, &channel, "own", 0, 2).await;
-    reader.has_all("own", 2).await;
-    append_in_a_later_epoch(&cluster, &channel, "own").await;
+    let gateway = gateway(&cluster).start().await;
+    let (mut reader, channel) = before_an_event_of_another_master(&cluster, &gateway).await;
     publish(&cluster, &channel, "own", 3, 1).await;
     reader.has_all("own", 4).await;
     reader.assert_no_gap();
@@ -185,15 +180,10 @@ async fn event_of_another_master_is_not_passed_over() {
 #[tokio::test]
 async fn event_of_another_master_with_a_slow_clock_is_not_passed_over() {
     let cluster = Cluster::start(3).await;
-    let [gateway, _] = two_gateways(&cluster).await;
-    let (name, neighbour) = (user_at(&cluster, 0, 0).await, user_at(&cluster, 0, 1).await);
-    let channel = user(&name);
-    let mut reader = Reader::connect(&gateway, &name).await;
-    publish(&cluster, &channel, "own", 0, 2).await;
-    reader.has_all("own", 2).await;
+    let gateway = gateway(&cluster).start().await;
+    let (mut reader, channel) = before_an_event_of_another_master(&cluster, &gateway).await;
     let last = reader.last_id().to_owned();
-    append_in_a_later_epoch(&cluster, &channel, "own").await;
-    publish(&cluster, &user(&neighbour), "theirs", 0, 3).await;
+    assign_later_ids(&cluster).await;
     while reader.last_id().split('~').next() == last.split('~').next() {
         reader.read().await;
     }
@@ -207,14 +197,11 @@ async fn event_of_another_master_with_a_slow_clock_is_not_passed_over() {
 async fn resume_skips_no_event_of_another_master() {
     let cluster = Cluster::start(3).await;
     let [gateway, other] = two_gateways(&cluster).await;
-    let (name, neighbour) = (user_at(&cluster, 0, 0).await, user_at(&cluster, 0, 1).await);
-    let channel = user(&name);
-    let mut reader = Reader::connect(&gateway, &name).await;
-    publish(&cluster, &channel, "own", 0, 2).await;
-    reader.has_all("own", 2).await;
-    append_in_a_later_epoch(&cluster, &channel, "own").await;
-    publish(&cluster, &user(&neighbour), "theirs", 0, 3).await;
+    let (mut reader, channel) = before_an_event_of_another_master(&cluster, &gateway).await;
+    assign_later_ids(&cluster).await;
     reader.reconnect(&other).await;
+    // Nothing else makes the master notice.
+    reader.has_all("own", 3).await;
     publish(&cluster, &channel, "own", 3, 1).await;
     reader.has_all("own", 4).await;
     reader.assert_no_gap();
@@ -233,9 +220,30 @@ async fn replay_cache_skips_no_event_of_another_master() {
     // Its cache begins after that.
     let other = gateway(&cluster).start().await;
     reader.reconnect(&other).await;
+    reader.has_all("news", 3).await;
     publish(&cluster, &topic("t"), "news", 3, 1).await;
     reader.has_all("news", 4).await;
     reader.assert_no_gap();
+}
+
+/// A user of the first master who has received two events, and the user's channel. Another master
+/// has appended the third one.
+async fn before_an_event_of_another_master(
+    cluster: &Cluster,
+    gateway: &Gateway,
+) -> (Reader, String) {
+    let name = user_at(cluster, 0, 0).await;
+    let (mut reader, channel) = (Reader::connect(gateway, &name).await, user(&name));
+    publish(cluster, &channel, "own", 0, 2).await;
+    reader.has_all("own", 2).await;
+    append_in_a_later_epoch(cluster, &channel, "own").await;
+    (reader, channel)
+}
+
+/// Makes the first master assign ids to events of another user.
+pub async fn assign_later_ids(cluster: &Cluster) {
+    let neighbour = user_at(cluster, 0, 1).await;
+    publish(cluster, &user(&neighbour), "theirs", 0, 3).await;
 }
 
 /// Appends the event `2` to a log as another master would, of which the log's own one has not

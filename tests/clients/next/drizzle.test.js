@@ -1,16 +1,13 @@
 // The Drizzle schema of the outbox guide: its migration, and an insert in a transaction.
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { test } from 'node:test';
-import { startPostgres } from '../../../examples/next/tools/postgres.mjs';
 import { Listener } from '../lib/listener.js';
 import { folder, run } from '../lib/processes.js';
 import { Gateway, Redis } from '../lib/servers.js';
-import { NEXT } from './lib.js';
+import { NEXT, startDatabase } from './lib.js';
 
-const { Pool } = createRequire(path.join(NEXT, 'package.json'))('pg');
 const GUIDE = path.resolve(NEXT, '../../docs/guides/postgres-outbox.md');
 
 /** The only block of the guide in a language that contains a text. */
@@ -41,18 +38,11 @@ test('Drizzle schema of the outbox guide', async (t) => {
   write('schema.ts', block('ts', 'pgTable('));
   write('drizzle.config.ts', CONFIG);
   write('program.ts', `${PROGRAM}${block('ts', 'insert(sseOutbox)')}await db.$client.end();\n`);
-  const postgres = await startPostgres();
-  const database = new Pool({ connectionString: postgres.url });
-  // Postgres may end before the pool has closed its idle connections.
-  database.on('error', () => {});
-  t.after(async () => {
-    await database.end();
-    await postgres.child.stop();
-  });
+  const { database, url } = await startDatabase(t);
   const node = (script, ...args) => run(
     process.execPath,
     [path.join(NEXT, 'node_modules', script), ...args],
-    { cwd: directory, env: { PATH: process.env.PATH, DATABASE_URL: postgres.url } },
+    { cwd: directory, env: { PATH: process.env.PATH, DATABASE_URL: url } },
   );
 
   await node('drizzle-kit/bin.cjs', 'generate');
@@ -64,7 +54,7 @@ test('Drizzle schema of the outbox guide', async (t) => {
   await database.query("CREATE TABLE orders AS SELECT 7 AS id, 'open' AS state");
 
   const redis = await Redis.start(t);
-  const settings = { 'sources.postgres.url': postgres.url };
+  const settings = { 'sources.postgres.url': url };
   const gateway = await Gateway.start(t, { redis, settings });
   const listener = await Listener.open(t, gateway.events('42'), ['order-shipped']);
   await node('tsx/dist/cli.mjs', 'program.ts');

@@ -13,6 +13,19 @@ const API_KEY = 'an API key for tests only, of 32 bytes';
 const { Pool } = createRequire(path.join(NEXT, 'package.json'))('pg');
 const script = (name) => path.join(NEXT, 'node_modules', name);
 
+/** Starts a Postgres: { url, database }, a pool of connections to it. */
+export async function startDatabase(t) {
+  const { url, child } = await startPostgres();
+  const database = new Pool({ connectionString: url });
+  // Postgres may end before the pool has closed its idle connections.
+  database.on('error', () => {});
+  t.after(async () => {
+    await database.end();
+    await child.stop();
+  });
+  return { url, database };
+}
+
 /**
  * Starts everything except the worker: { client, query(sql), gateway, restart(), url,
  * endStreams(user), startWorker(), device(), tab() }. A device is a browser with its own cookies;
@@ -22,14 +35,7 @@ export async function setUp(t) {
   if (!existsSync(path.join(NEXT, '.next/BUILD_ID')))
     throw new Error('examples/next is not built: run "make examples/next/.next/BUILD_ID"');
   const redis = await Redis.start(t);
-  const postgres = await startPostgres();
-  const database = new Pool({ connectionString: postgres.url });
-  // Postgres may end before the pool has closed its idle connections.
-  database.on('error', () => {});
-  t.after(async () => {
-    await database.end();
-    await postgres.child.stop();
-  });
+  const { database, url: databaseUrl } = await startDatabase(t);
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
   const secret = randomBytes(32).toString('hex');
@@ -43,7 +49,7 @@ export async function setUp(t) {
   const gateway = await startGateway();
   const env = {
     PATH: process.env.PATH,
-    DATABASE_URL: postgres.url,
+    DATABASE_URL: databaseUrl,
     REDIS_URL: redis.url,
     GATEWAY_URL: gateway.url,
     TICKET_SECRET: secret,
