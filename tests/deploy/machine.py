@@ -191,8 +191,10 @@ class Shell:
 
     def _give_up(self):
         """Ends all processes, so that none of them keeps the output open."""
-        self.journal = self._read_journal() + f"\nno end after {GUARD:.0f} s"
-        self.machine.process.kill()
+        try:
+            self.journal = self._read_journal() + f"\nno end after {GUARD:.0f} s"
+        finally:
+            self.machine.process.kill()
 
     def __enter__(self):
         return self

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import tomllib
 
-from harness import ROOT, Stream, eventually
+from harness import GUARD, ROOT, Stream, eventually
 from machine import Machine, Shell
 from values import defaults, flatten, memory_needed, size
 
@@ -130,8 +130,10 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
         eventually("the stream begins", lambda: reader.fault or "sse.connected" in reader.names())
         password = shell.run("cat /etc/sse-gateway/redis-password").strip()
         publish = f"redis-cli --no-auth-warning -a {password} FCALL sse_publish 1 user:42:events"
-        # An endless counter, until its input ends.
-        counting = f"n=0; until read -rt 0.02; do {publish} count $((++n)); done; echo $n"
+        # Counts until its input ends: then `read` fails, as after 0.02 s, but with a lower status.
+        counting = (
+            f"n=0; while read -rt 0.02; (($? > 128)); do {publish} count $((++n)); done; echo $n"
+        )
         counter = subprocess.Popen(
             machine.command("bash", "-c", counting),
             stdin=subprocess.PIPE,
@@ -142,7 +144,7 @@ def test_commands_of_the_page_work_and_the_upgrade_loses_nothing(tmp_path):
         shell.run(upgrade)
         after = shell.run("pgrep -f 'sse-gateway serve'").split()
         assert len(before) == len(after) == 2 and not set(before) & set(after)
-        published = int(counter.communicate("\n")[0].split()[-1])
+        published = int(counter.communicate(timeout=GUARD)[0].split()[-1])
         shell.run(f"{publish} last ''")
         reader.join(60)
         assert not reader.is_alive() and reader.fault is None, (reader.fault, reader.names())
