@@ -159,8 +159,8 @@ metrics! {
     subscriptions: IntGauge = "sse_subscriptions",
         "User channels that this instance is subscribed to, on all servers.";
     recorder_role: IntGaugeVec = "sse_recorder_role",
-        "1 for this instance's current role in recording plain publishes; absent unless \
-         publishers.plain = record.", ["role"];
+        "1 for this instance's current role in recording plain publishes (`standby`: it could take \
+         over without a gap); absent unless publishers.plain = record.", ["role"];
     recorded: IntCounter = "sse_plain_recorded_total",
         "Plain publishes that this instance stored in a log, without duplicates and rejected \
          messages.";

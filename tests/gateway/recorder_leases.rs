@@ -160,3 +160,17 @@ async fn standby_does_not_continue_a_numbering_that_began_after_its_marker() {
     let gap = world.sse.app_event().await;
     assert_eq!(gap.json()["reason"], "unrecorded", "{}", world.sse.dump());
 }
+
+#[tokio::test]
+async fn standby_reports_its_role_once_it_could_continue() {
+    let mut world = World::start().await;
+    let role = "sse_recorder_role";
+    world.marker().await;
+    assert_eq!(world.standby.metric(role, &[("role", "none")]).await, 1.0, "no numbering yet");
+    let token = world.begin().await;
+    let marker = world.marker().await;
+    assert_eq!(world.standby.metric(role, &[("role", "none")]).await, 1.0, "not recorded yet");
+    world.plain(1).await;
+    world.record(&token, &marker, "1").await;
+    world.standby.metric_reaches(role, &[("role", "standby")], 1.0).await;
+}

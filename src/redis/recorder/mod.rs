@@ -213,7 +213,9 @@ impl Recorder {
             Role::Standby { .. } => "standby",
             Role::Writer { .. } | Role::Retiring { .. } => "writer",
         };
-        self.context.metrics.set_role(name);
+        // A standby reports its role when it could continue: see `follow_writer`.
+        let is_standby = matches!(role, Role::Standby { .. });
+        self.context.metrics.set_role(if is_standby { "none" } else { name });
         tracing::info!(role = name, "recorder role changed");
         if !matches!(role, Role::Writer { .. } | Role::Retiring { .. }) {
             self.across = Across::default();
@@ -468,13 +470,19 @@ impl Recorder {
         let Role::Standby { marker, numbering, is_out_of_step } = &mut self.role else { return };
         let is_new = *numbering != recorded.numbering;
         if is_new {
-            *numbering = recorded.numbering;
+            numbering.clone_from(&recorded.numbering);
             // What was counted until now has no position in it.
             self.numbering.wait();
         }
         if std::mem::take(is_out_of_step) || is_new {
             marker.clone_from(&next);
             self.publish_marker(&next).await;
+        }
+        if matches!(self.role, Role::Standby { .. }) {
+            // Before the writer has recorded this standby's marker, it could not prove what is
+            // recorded, and taking over would leave `unrecorded`.
+            let continues = self.numbering.starts_at(&recorded.position.marker);
+            self.context.metrics.set_role(if continues { "standby" } else { "none" });
         }
     }
 }

@@ -150,6 +150,11 @@ impl Numbering {
         )
     }
 
+    /// Whether messages are counted from this marker.
+    pub fn starts_at(&self, marker: &str) -> bool {
+        matches!(&self.counting, Counting::At(at) if at.marker == marker)
+    }
+
     /// Continues after the recorded position; `false` if it is not in this numbering.
     pub fn resume_after(&mut self, position: &RecordPosition) -> bool {
         let known = self.has_reached(position);
