@@ -286,7 +286,12 @@ test('no older value follows a newer event', { timeout: 120_000 }, async (t) => 
   await keep(2);
   await keep(3);
   await received(first, 3);
+  // It has no position yet, so it could not resume, and would not get what it reads now as events.
+  const { state, lastEventId } = await seen(later);
+  assert.deepEqual([state, lastEventId], ['connecting', undefined]);
   proxy.release();
+  await stateIs(later, 'open');
+  assert.ok((await seen(later)).lastEventId);
   await received(later, 3);
   await keep(4);
   await received(later, 4);

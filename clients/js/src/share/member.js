@@ -53,6 +53,10 @@ export function joinGroup(settings, sink, types) {
   /** Last known position of the hub. The next hub resumes there, so no member gets older events. */
   let hubCursor = cursor;
   let wasConnected = false;
+  /** @type {State} */
+  let hubState = 'connecting';
+  /** Whether this tab reads its first position, before which it gets no events. */
+  let isBeginning = false;
   /** Whether this tab was refused a ticket: it has left the group until `reconnect()`. */
   let isOut = false;
   /** One membership, from entering to leaving the group. @type {AbortController | undefined} */
@@ -87,6 +91,9 @@ export function joinGroup(settings, sink, types) {
 
   /** @param {State} state */
   const setState = (state) => {
+    hubState = state;
+    // What a page reads when the state is `open` must not be older than the position.
+    if (isBeginning && (state === 'open' || state === 'polling')) state = 'connecting';
     wasConnected = state !== 'signed-out' && (wasConnected || state !== 'connecting');
     sink.state(wasConnected && state === 'connecting' ? 'reconnecting' : state);
   };
@@ -163,6 +170,7 @@ export function joinGroup(settings, sink, types) {
     const followed = hub;
     const current = () => joined === membership && followed === hub;
     buffer = [];
+    isBeginning = true;
     for (let tries = 0; cursor === undefined;) {
       try {
         const url = address(plain, '/poll', { ticket: await newTicket(ticket, plain.watchdog) });
@@ -174,6 +182,8 @@ export function joinGroup(settings, sink, types) {
         }
         if (!current()) return;
         setCursor(at);
+        isBeginning = false;
+        setState(hubState);
       } catch (error) {
         if (!current()) return;
         failed(error);
@@ -192,6 +202,7 @@ export function joinGroup(settings, sink, types) {
     queue = () => {};
     hubCursor = value.at;
     buffer = undefined;
+    isBeginning = false;
     if (cursor === undefined) {
       // A hub without a position has not begun either, and forwards them.
       if (hubCursor && (value.kept || groupTypes.has('sse.snapshot'))) fetchValues();
@@ -323,6 +334,7 @@ export function joinGroup(settings, sink, types) {
     send('leave');
     channel?.close();
     channel = buffer = worker = open = undefined;
+    isBeginning = false;
     hub = 0;
   }
   function leave() {
