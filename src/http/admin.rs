@@ -23,14 +23,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse, Route, guard,
-    http::{
-        StatusCode,
-        header::{self, ContentType},
-    },
+    http::{StatusCode, header::ContentType},
     web,
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::workers::ask;
 use super::{params::Params, presence, responses};
@@ -236,12 +233,4 @@ async fn end_sessions(user: &str, admin: &Admin) -> HttpResponse {
             )
         }
     }
-}
-
-/// A response with data, which caches do not store.
-fn answer(body: &Value) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        .json(body)
 }

@@ -10,7 +10,7 @@ use actix_web::{
     },
     web,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::core::{control_events::busy, reasons::BusyReason};
 
@@ -36,6 +36,14 @@ fn fill(response: &mut HttpResponseBuilder, code: &str, message: &str) -> HttpRe
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
         .json(json!({ "error": code, "message": message }))
+}
+
+/// A response with data, which caches do not store.
+pub fn answer(body: &Value) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .json(body)
 }
 
 /// The 404 response.

@@ -77,7 +77,7 @@ fn is_opened_by_address(request: &HttpRequest) -> bool {
 
 /// Which gateway this is.
 async fn gateway(number: u8) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "gateway": number, "pid": std::process::id() }))
+    responses::answer(&json!({ "gateway": number, "pid": std::process::id() }))
 }
 
 /// Why a request is refused.
@@ -140,14 +140,14 @@ async fn trim(request: HttpRequest, worker: web::Data<Worker>) -> Response {
     let mut command = redis::cmd("XTRIM");
     command.arg(log).arg("MAXLEN").arg(1);
     let deleted: u64 = worker.commands.run(&command).await?;
-    Ok(HttpResponse::Ok().json(json!({ "deleted": deleted })))
+    Ok(responses::answer(&json!({ "deleted": deleted })))
 }
 
 /// The users who are online.
 async fn online(request: HttpRequest, worker: web::Data<Worker>) -> Response {
     authorised(&request, &worker)?;
     let TopicUsers { users, .. } = presence::of_topic(&worker.commands, ANY_TOPIC).await?;
-    Ok(HttpResponse::Ok().json(json!({ "users": users })))
+    Ok(responses::answer(&json!({ "users": users })))
 }
 
 /// The events that were published after a position.
@@ -159,7 +159,7 @@ async fn published(request: HttpRequest, worker: web::Data<Worker>) -> Response 
     };
     let after = params.get("after").map(parse).transpose()?;
     let reply = published::published(&worker, user(&params)?, after).await?;
-    Ok(HttpResponse::Ok().json(reply))
+    Ok(responses::answer(&reply))
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::{
-    Admin, access, answer,
+    Admin, access,
     channel_param::{channel, unavailable},
+    responses,
 };
 use crate::{
     http::params::Params,
@@ -24,7 +25,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
     let log = channel_log::state(&commands, &channel).await;
     let log = log.map_err(|error| Box::new(unavailable(admin, &error)))?;
     let policy = admin.settings.channels.of(&channel);
-    Ok(answer(&json!({
+    Ok(responses::answer(&json!({
         "channel": channel.to_string(),
         "length": log.length,
         "firstId": log.first.as_ref().map(LogEntry::id),

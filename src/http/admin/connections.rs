@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::{Admin, Listed, access, answer, bad_user, end_sessions, workers::ask};
+use super::{Admin, Listed, access, bad_user, end_sessions, responses, workers::ask};
 use crate::{
     core::channel::is_name,
     http::params::Params,
@@ -27,7 +27,7 @@ pub async fn connections(request: HttpRequest, admin: web::Data<Admin>) -> HttpR
     let all: Vec<_> = answers.into_iter().flatten().collect();
     let total = all.len();
     let listed: Vec<_> = all.into_iter().take(MAX_LISTED).map(Listed::of).collect();
-    answer(&json!({
+    responses::answer(&json!({
         "instance": &*admin.name,
         "user": user,
         "connections": listed,

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::{Admin, access, answer};
+use super::{Admin, access, responses};
 use crate::settings::Scope;
 
 /// The scopes of the key.
@@ -12,7 +12,7 @@ pub async fn key(request: HttpRequest, admin: web::Data<Admin>) -> HttpResponse 
         Ok(key) => {
             let scopes = Scope::ALL.into_iter().filter(|scope| access::has(&key, *scope));
             let scopes: Vec<&str> = scopes.map(Scope::name).collect();
-            answer(&json!({ "scopes": scopes, "instance": &*admin.name }))
+            responses::answer(&json!({ "scopes": scopes, "instance": &*admin.name }))
         }
         Err(response) => *response,
     }

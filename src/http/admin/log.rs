@@ -4,10 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::{
-    Admin, access, answer,
+    Admin, access,
     channel_param::{channel, unavailable},
     limit::limit,
     payloads::{Payloads, are_wanted},
+    responses,
 };
 use crate::{
     core::{event_options::Retain, id::EventId},
@@ -32,7 +33,9 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
     let mut payloads = Payloads::new(wanted);
     let events: Vec<Value> = page.entries.iter().map(|e| described(e, &mut payloads)).collect();
     let next = page.entries.last().filter(|_| page.has_more).map(LogEntry::id);
-    Ok(answer(&json!({ "channel": channel.to_string(), "events": events, "next": next })))
+    Ok(responses::answer(
+        &json!({ "channel": channel.to_string(), "events": events, "next": next }),
+    ))
 }
 
 /// The id before which the entries are wanted: of an event, or of an entry without an epoch.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::{Admin, access, answer, latency::latency, workers::ask};
+use super::{Admin, access, latency::latency, responses, workers::ask};
 use crate::{
     core::reasons::{BusyReason, CloseReason, GapReason},
     metrics::Metrics,
@@ -29,7 +29,7 @@ pub async fn overview(request: HttpRequest, admin: web::Data<Admin>) -> HttpResp
     }
     let (workers, is_complete) = ask(&admin.delivery, Command::Summarise).await;
     let unready = admin.readiness.unready();
-    answer(&json!({
+    responses::answer(&json!({
         "instance": &*admin.name,
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeMs": admin.clock.now_ms(),

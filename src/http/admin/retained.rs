@@ -4,10 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::{
-    Admin, access, answer,
+    Admin, access,
     channel_param::{channel, unavailable},
     limit::limit,
     payloads::{Payloads, are_wanted},
+    responses,
 };
 use crate::{core::retained::RetainedValue, http::params::Params, redis::retained as values};
 
@@ -27,7 +28,7 @@ async fn read(request: &HttpRequest, admin: &Admin) -> Result<HttpResponse, Box<
     let mut payloads = Payloads::new(wanted);
     let listed: Vec<Value> =
         all.iter().take(limit).map(|value| described(value, &mut payloads)).collect();
-    Ok(answer(&json!({
+    Ok(responses::answer(&json!({
         "channel": channel.to_string(), "values": listed, "total": all.len(),
     })))
 }

@@ -6,9 +6,10 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::{
-    Admin, access, answer,
+    Admin, access,
     channel_param::{channel, unavailable},
     payloads::{Payloads, are_wanted},
+    responses,
 };
 use crate::{
     http::params::{BadRequest, Params},
@@ -58,5 +59,5 @@ fn response(report: &Report) -> HttpResponse {
             event.as_object_mut().map(|event| event.remove("data"));
         }
     }
-    answer(&body)
+    responses::answer(&body)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
-use super::{Admin, access, answer, limit::limit, workers::ask};
+use super::{Admin, access, limit::limit, responses, workers::ask};
 use crate::{http::params::Params, state::mailbox::Command};
 
 /// The users whose ids begin with `prefix`, in order.
@@ -37,7 +37,7 @@ pub async fn users(request: HttpRequest, admin: web::Data<Admin>) -> HttpRespons
         .into_iter()
         .map(|(user, count)| json!({ "user": &**user, "connections": count }))
         .collect();
-    answer(&json!({
+    responses::answer(&json!({
         "instance": &*admin.name,
         "users": listed,
         "total": total,

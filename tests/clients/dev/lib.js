@@ -81,12 +81,18 @@ export async function demo(t, settings, look) {
 }
 
 /** Waits until the page shows this text, or text that matches. */
-export const shows = (tab, selector, expected) =>
-  tab.waitForFunction(
-    ([selector, source]) =>
-      new RegExp(source).test(document.querySelector(selector)?.textContent ?? ''),
-    [selector, expected instanceof RegExp ? expected.source : `^${expected}$`],
-  );
+export async function shows(tab, selector, expected) {
+  try {
+    await tab.waitForFunction(
+      ([selector, source]) =>
+        new RegExp(source).test(document.querySelector(selector)?.textContent ?? ''),
+      [selector, expected instanceof RegExp ? expected.source : `^${expected}$`],
+    );
+  } catch (error) {
+    const shown = await tab.locator(selector).allTextContents();
+    throw new Error(`${selector} shows [${shown}], not ${expected}`, { cause: error });
+  }
+}
 
 /** Number of events of a kind in the timeline: live, replayed, missing or pending. */
 export const marked = (tab, kind) =>

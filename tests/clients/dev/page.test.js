@@ -110,6 +110,21 @@ test('gap button: the gap and its reason are shown', async (t) => {
   assert.match(await tab.textContent('.notice[data-notice=gap]'), /user:demo:events/);
 });
 
+test('events of a user and broadcasts may arrive in any order', async (t) => {
+  const { tab, publish } = await demo(t);
+  await tab.click('#drop');
+  await tab.waitForSelector('#state[data-state=disconnected]');
+  // The page reads what was published from one log after the other.
+  const cli = publish[0].match(/^redis-cli -p \d+/)[0];
+  await run('bash', ['-c', `${cli} <<END
+FCALL sse_publish 1 broadcast:news headline 1
+FCALL sse_publish 1 user:demo:events notification 2
+END`]);
+  await shows(tab, '#published', '2');
+  await tab.click('#back');
+  await shows(tab, '#resume-result', /All 2 events published meanwhile arrived, once and in order/);
+});
+
 test('seven tabs share one stream', async (t) => {
   const { tab, url, publish, child } = await demo(t);
   const tabs = [tab];
@@ -173,7 +188,8 @@ test('page shows retained values of a new stream', async (t) => {
   await tab.click('#restart');
   await values('btc = 1,eth = 2');
   await tab.waitForSelector('.event[data-type="sse.snapshot"]');
-  assert.equal(await tab.locator('.event[data-type=value] .badge').count(), 2);
+  await tab.waitForFunction(() =>
+    document.querySelectorAll('.event[data-type=value] .badge').length === 2);
   await tab.click('#forget');
   await values('btc = 1');
   await tab.reload();
@@ -212,6 +228,20 @@ test('page resumes with a new ticket after session expiry', async (t) => {
     publish.length,
   );
   assert.equal(await tab.locator('.event[data-type="sse.gap"]').count(), 0);
+});
+
+test('page requests again what it gets no response to', async (t) => {
+  const { url, publish } = await dev(t);
+  const tab = await page(t, await browser(t), 'about:blank');
+  let unanswered = 0;
+  await tab.route('**/dev/published?*', (route) => {
+    if (route.request().url().includes('after=') && !unanswered) unanswered += 1;
+    else return route.continue();
+  });
+  await tab.goto(url);
+  await until(() => unanswered === 1, 'the page does not read what was published');
+  await pasteAll(publish);
+  await shows(tab, '#published', String(publish.length));
 });
 
 test('page of a previous run asks for a reload', async (t) => {

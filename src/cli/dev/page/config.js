@@ -8,12 +8,16 @@ const wanted = new URLSearchParams(location.search).get('user');
 export const USER = /^[\w.-]{1,64}$/.test(wanted ?? '') ? wanted : config.user;
 export const USER_CHANNEL = 'user:' + USER + ':events';
 
+/** Maximum time, in ms, to wait for a response. */
+const MAX_WAIT = 10_000;
+
 /** Sends a request with the API key. Rejects with an error that has `code` and `status`. */
 export async function api(path, body, method = 'POST') {
   const response = await fetch(path, {
     method,
     headers: { 'authorization': 'Bearer ' + config.apiKey, 'content-type': 'application/json' },
     body,
+    signal: AbortSignal.timeout(MAX_WAIT),
   });
   const value = parse(await response.text());
   if (!response.ok) {

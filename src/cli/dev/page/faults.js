@@ -109,8 +109,7 @@ function report() {
     .filter(({ received }) => received)
     .sort((one, other) => one.arrival - other.arrival);
   const gap = record.gaps.find(({ at }) => at >= reported.to);
-  const inOrder = arrived.every((event, place) =>
-    event.copies === 1 && (!place || event.order > arrived[place - 1].order));
+  const inOrder = arrived.every(({ copies }) => copies === 1) && record.areInOrder(arrived);
   const [kind, text] = verdict(expected.length, arrived.length, inOrder, gap);
   showResult('resume-result', kind, text);
 }

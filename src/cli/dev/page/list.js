@@ -95,6 +95,10 @@ function filter() {
 }
 
 $('filter').oninput = $('show-system').onchange = $('show-heartbeats').onchange = filter;
-$('clear').onclick = () => { for (const row of rows.splice(0)) row.node.remove(); filter(); };
+$('clear').onclick = () => {
+  pending = [];
+  for (const row of rows.splice(0)) row.node.remove();
+  filter();
+};
 record.onChange(schedule);
 filter();

@@ -2,7 +2,7 @@
 // is closed.
 import { USER, read } from './config.js';
 import * as record from './record.js';
-import { listen, receiveStored } from './stream.js';
+import { isNew, listen, receiveStored } from './stream.js';
 
 /** Interval, in ms, between two requests. */
 const INTERVAL = 500;
@@ -34,11 +34,12 @@ async function readOnce() {
   next = answer.next;
   // The clocks of the browser and of the server may differ. The server answered between the two.
   const skew = Math.min(Math.max(answer.now, asked), Date.now()) - answer.now;
-  const unknown = new Map(); // channel: new names
+  const unknown = new Map(); // channel: new names of events that have not arrived
   for (const event of answer.events) {
     if (event.type.startsWith('sse.')) continue;
     record.published({ ...event, at: event.at + (Math.abs(skew) > 1000 ? skew : 0) });
-    if (!listen(event.type) && !unknown.get(event.channel)?.has(event.type)) continue;
+    listen(event.type);
+    if (!isNew(event.type) || record.find(event.id).received) continue;
     unknown.set(event.channel, (unknown.get(event.channel) ?? new Set()).add(event.type));
   }
   // A closed stream replays them, now that their names are known.

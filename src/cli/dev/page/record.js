@@ -88,6 +88,16 @@ export const isReplayed = ({ published, received, history }) =>
 
 const source = ({ channel }) => (channel?.startsWith('broadcast:') ? 'broadcasts' : 'user');
 
+/** Whether these events follow each other as in the logs. Those of two sources have no order. */
+export function areInOrder(arrived) {
+  const latest = { user: 0, broadcasts: 0 };
+  return arrived.every((event) => {
+    const before = latest[source(event)];
+    latest[source(event)] = event.order;
+    return event.order > before;
+  });
+}
+
 /** The events that will not arrive: later ones of their source have. */
 export function missing() {
   const latest = { user: 0, broadcasts: 0 };

@@ -9,9 +9,10 @@ import * as record from './record.js';
 const names = new Set([
   'message', 'order-completed', 'notification', 'headline', 'value', 'value-removed',
 ]);
+/** Time, in ms, after which a new name has certainly reached the connection of all tabs. */
+const SETTLED = 5000;
+const added = new Map(); // name: time, in ms, at which it was new
 let stream = null;
-/** Id of the previous event. */
-let lastId = '';
 /** Called for each event, and with each state. */
 let receive = () => {};
 let setState = () => {};
@@ -69,25 +70,26 @@ function addHandler(name) {
 }
 
 /** The position of an event in its own source: the part of its id that has changed. */
-function ownId(id) {
-  const before = lastId.replace('!', '').split('~');
+function ownId(id, previous) {
+  const before = previous.replace('!', '').split('~');
   const parts = id.replace('!', '').split('~');
   return parts.find((part) => !before.includes(part)) ?? parts[0];
 }
 
 function deliver({ id, type, data, text, retained }) {
+  // It advances after this.
+  const previous = stream.lastEventId ?? '';
   // Browsers repeat the last id for frames without one, such as retained values and most sse.gap.
-  const own = id === lastId && type !== 'sse.connected' ? '' : id;
+  const own = id === previous && type !== 'sse.connected' ? '' : id;
   const item = {
-    id: own && ownId(own),
-    position: id || stream.lastEventId,
+    id: own && ownId(own, previous),
+    position: id || previous,
     type,
     data,
     text,
     retained,
     time: Date.now(),
   };
-  if (id) lastId = id;
   // It may have been read from the history before its name had a handler.
   if (own && record.find(item.id)?.history) return;
   receive(item);
@@ -95,16 +97,18 @@ function deliver({ id, type, data, text, retained }) {
 
 /**
  * Receives events of this name from now on: a native EventSource only delivers names that have a
- * listener. Returns whether the name is new.
+ * listener.
  */
 export function listen(name) {
   // The client interprets `*` as all names.
-  if (!name || name === '*' || name.startsWith('sse.') || names.has(name)) return false;
+  if (!name || name === '*' || name.startsWith('sse.') || names.has(name)) return;
   names.add(name);
+  added.set(name, Date.now());
   if (stream) addHandler(name);
   show();
-  return true;
 }
+/** Whether events of this name may have passed by before its listener was added. */
+export const isNew = (name) => Date.now() - added.get(name) < SETTLED;
 function show() {
   $('names').replaceChildren(...[...names, 'sse.*'].map((name) => element('li', '', name)));
 }
