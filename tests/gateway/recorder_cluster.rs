@@ -53,16 +53,12 @@ async fn pair_of(cluster: &Cluster, builder: Builder) -> (Gateway, Gateway) {
     let writer = builder.start().await;
     writer.wait_for_recorder().await;
     let standby = builder.start().await;
-    synchronised(cluster).await;
+    could_continue(&standby).await;
     (writer, standby)
 }
 
-/// Waits until the writer has reached the marker of a standby, which names a server process.
-async fn synchronised(cluster: &Cluster) {
-    eventually("a standby that numbers like the writer", || async {
-        state(cluster, "marker").await.filter(|marker| marker.contains('@'))
-    })
-    .await;
+async fn could_continue(standby: &Gateway) {
+    standby.metric_reaches("sse_recorder_role", &[("role", "standby")], 1.0).await;
 }
 
 /// The channel of a user on each master, and two topics.
@@ -235,7 +231,7 @@ async fn standby_continues_on_all_masters_when_the_writer_dies() {
     standby.wait_for_recorder().await;
     load.more(100).await;
     let third = start(&cluster).await;
-    synchronised(&cluster).await;
+    could_continue(&third).await;
     load.more(20).await;
     // A clean shutdown hands over, too.
     standby.term();

@@ -17,6 +17,8 @@ export async function api(path, body, method = 'POST') {
     method,
     headers: { 'authorization': 'Bearer ' + config.apiKey, 'content-type': 'application/json' },
     body,
+    // All tabs send the same requests: one that uses the cache waits for those of the others.
+    cache: 'no-store',
     signal: AbortSignal.timeout(MAX_WAIT),
   });
   const value = parse(await response.text());
