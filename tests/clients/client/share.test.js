@@ -298,6 +298,27 @@ test('no older value follows a newer event', { timeout: 120_000 }, async (t) => 
   assert.deepEqual((await seen(later)).events.map(({ n }) => n), [1, 2, 3, 4]);
 });
 
+test('tab that joins during an outage begins after it', { timeout: 120_000 }, async (t) => {
+  const { client, context, proxy, site, url } = await setUp(t);
+  await client.fcall(
+    'sse_publish', 1, 'broadcast:news', 'order-completed', '{"n":1}', 'KEEP', 'a',
+  );
+  const first = await tab(context, site, { url, ...LEADER });
+  await received(first, 1);
+  proxy.mode = 'holds';
+  proxy.cut();
+  await stateIs(first, 'reconnecting');
+  const asked = proxy.nextRequest('poll');
+  const later = await tab(context, site, { url, ...LEADER });
+  await asked;
+  assert.equal((await seen(later)).state, 'connecting');
+  proxy.release();
+  await stateIs(later, 'open');
+  await received(later, 1);
+  const { states, reconnectCount } = await seen(later);
+  assert.deepEqual([states, reconnectCount], [['open'], 0]);
+});
+
 test('relayed events without id reach every tab', { timeout: 120_000 }, async (t) => {
   const { client, pages } = await tabs(t, 2, LEADER, { 'publishers.plain': 'relay' });
   const numbers = upTo(5);

@@ -92,10 +92,15 @@ export function joinGroup(settings, sink, types) {
   /** @param {State} state */
   const setState = (state) => {
     hubState = state;
+    if (state === 'signed-out') {
+      wasConnected = false;
+      return sink.state(state);
+    }
     // What a page reads when the state is `open` must not be older than the position.
-    if (isBeginning && (state === 'open' || state === 'polling')) state = 'connecting';
-    wasConnected = state !== 'signed-out' && (wasConnected || state !== 'connecting');
-    sink.state(wasConnected && state === 'connecting' ? 'reconnecting' : state);
+    const isUp = !isBeginning && (state === 'open' || state === 'polling');
+    wasConnected ||= isUp;
+    const down = wasConnected ? 'reconnecting' : 'connecting';
+    sink.state(isUp ? state : down);
   };
   /** @param {string} id */
   const setCursor = (id) => {
