@@ -106,6 +106,17 @@ impl World {
         }
     }
 
+    /// Waits until the standby has renewed its lease.
+    async fn standby_renews(&self) {
+        let left = async || self.redis.command::<i64>(&["PTTL", STANDBY_LEASE]).await;
+        let before = std::cell::Cell::new(left().await);
+        eventually("a renewed lease", || async {
+            let now = left().await;
+            (now > before.replace(now)).then_some(())
+        })
+        .await;
+    }
+
     /// Begins a numbering. Returns the token.
     async fn begin(&self) -> String {
         let token = lease(&self.redis, "recorder", "test", LONG).await["token"].clone();
@@ -169,6 +180,9 @@ async fn standby_reports_its_role_once_it_could_continue() {
     assert_eq!(world.standby.metric(role, &[("role", "none")]).await, 1.0, "no numbering yet");
     let token = world.begin().await;
     let marker = world.marker().await;
+    // It looks at what is recorded whenever it renews its lease.
+    world.standby_renews().await;
+    world.standby_renews().await;
     assert_eq!(world.standby.metric(role, &[("role", "none")]).await, 1.0, "not recorded yet");
     world.plain(1).await;
     world.record(&token, &marker, "1").await;

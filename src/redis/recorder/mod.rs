@@ -474,14 +474,15 @@ impl Recorder {
             // What was counted until now has no position in it.
             self.numbering.wait();
         }
-        if std::mem::take(is_out_of_step) || is_new {
+        let needs_marker = std::mem::take(is_out_of_step) || is_new;
+        if needs_marker {
             marker.clone_from(&next);
             self.publish_marker(&next).await;
         }
         if matches!(self.role, Role::Standby { .. }) {
             // Before the writer has recorded this standby's marker, it could not prove what is
             // recorded, and taking over would leave `unrecorded`.
-            let continues = self.numbering.starts_at(&recorded.position.marker);
+            let continues = !needs_marker && self.numbering.starts_at(&recorded.position.marker);
             self.context.metrics.set_role(if continues { "standby" } else { "none" });
         }
     }

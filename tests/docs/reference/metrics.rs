@@ -41,8 +41,8 @@ const OTHERS: &str = "\
 | | `poll` | `GET /events/poll` |
 | `kind` | `user`, `broadcast` | the kind of channel |
 | `role` | `writer` | this instance records plain publishes |
-| | `standby` | this instance takes over if the writer stops |
-| | `none` | neither |
+| | `standby` | this instance takes over without a gap if the writer stops |
+| | `none` | neither, or a standby that is not in step with the writer yet |
 | `listener` | `public`, `admin` | the listener that accepted the socket |
 | `reason` of a dropped socket | `idle` | the socket idle longest was closed for a new one |
 | | `no-descriptor` | a new socket was closed, because all others are busy |
