@@ -78,7 +78,8 @@ pub async fn published(
     Ok(reply(&events, StreamPosition { user, broadcasts: upto }))
 }
 
-/// Reads channels of one server, up to the first position at which one of them exceeds the limits.
+/// Reads channels of one server, in the order of their ids, up to the first position at which one
+/// of them exceeds the limits.
 async fn read(
     route: &Route,
     clock: &ClockSnapshot,
@@ -96,6 +97,7 @@ async fn read(
         events.extend(page.events);
     }
     events.retain(|event: &Arc<Event>| event.id.is_some_and(|id| id <= upto));
+    events.sort_by_key(|event| event.id);
     Ok((events, upto))
 }
 

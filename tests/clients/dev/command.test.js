@@ -63,7 +63,7 @@ for (const [name, end] of Object.entries(ENDS)) {
     const { child, home, work, temporary, listen, publish } = await dev(t);
     const curl = paste(t, listen);
     await printed(curl, ({ out }) => out.includes('event: sse.connected'), 'sse.connected');
-    // Without a standby, the end of the writer is a gap, of which the gateways warn.
+    // Without a standby, stopping the writer causes a gap, which the gateways log.
     const standby = async (address) =>
       /^sse_recorder_role\{.*role="standby".*\} 1$/m.test(await (await fetch(address)).text());
     await until(

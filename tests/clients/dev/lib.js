@@ -89,7 +89,7 @@ export async function shows(tab, selector, expected) {
       [selector, expected instanceof RegExp ? expected.source : `^${expected}$`],
     );
   } catch (error) {
-    const shown = await tab.locator(selector).allTextContents();
+    const shown = await tab.locator(selector).allTextContents().catch(() => 'nothing');
     throw new Error(`${selector} shows [${shown}], not ${expected}`, { cause: error });
   }
 }

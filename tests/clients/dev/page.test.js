@@ -118,11 +118,12 @@ test('events of a user and broadcasts may arrive in any order', async (t) => {
   const cli = publish[0].match(/^redis-cli -p \d+/)[0];
   await run('bash', ['-c', `${cli} <<END
 FCALL sse_publish 1 broadcast:news headline 1
-FCALL sse_publish 1 user:demo:events notification 2
+FCALL sse_publish 1 broadcast:alerts headline 2
+FCALL sse_publish 1 user:demo:events notification 3
 END`]);
-  await shows(tab, '#published', '2');
+  await shows(tab, '#published', '3');
   await tab.click('#back');
-  await shows(tab, '#resume-result', /All 2 events published meanwhile arrived, once and in order/);
+  await shows(tab, '#resume-result', /All 3 events published meanwhile arrived, once and in order/);
 });
 
 test('seven tabs share one stream', async (t) => {

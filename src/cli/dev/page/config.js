@@ -20,6 +20,9 @@ export async function api(path, body, method = 'POST') {
     // All tabs send the same requests: one that uses the cache waits for those of the others.
     cache: 'no-store',
     signal: AbortSignal.timeout(MAX_WAIT),
+  }).catch((error) => {
+    if (error.name !== 'TimeoutError') throw error;
+    throw new Error(`no response in ${MAX_WAIT / 1000} s; look at what arrives`);
   });
   const value = parse(await response.text());
   if (!response.ok) {

@@ -88,7 +88,7 @@ export const isReplayed = ({ published, received, history }) =>
 
 const source = ({ channel }) => (channel?.startsWith('broadcast:') ? 'broadcasts' : 'user');
 
-/** Whether these events follow each other as in the logs. Those of two sources have no order. */
+/** Whether events arrived in log order. User events and broadcasts have no common order. */
 export function areInOrder(arrived) {
   const latest = { user: 0, broadcasts: 0 };
   return arrived.every((event) => {

@@ -9,7 +9,7 @@ import * as record from './record.js';
 const names = new Set([
   'message', 'order-completed', 'notification', 'headline', 'value', 'value-removed',
 ]);
-/** Time, in ms, after which a new name has certainly reached the connection of all tabs. */
+/** Time, in ms, for a new name to reach the connection that all tabs share. */
 const SETTLED = 5000;
 const added = new Map(); // name: time, in ms, at which it was new
 let stream = null;
