@@ -290,7 +290,8 @@ test-js: $(JS)/$(MODULES) ## test the JavaScript client (types, size, units)
 	npm run --silent check
 	node --test tests/
 
-# Uses the debug build of the Rust tests to avoid a second build.
+# Uses the debug build of the Rust tests to avoid a second build. A file of tests that hangs ends
+# after half an hour.
 test-clients: test-build $(CLIENTS)/$(MODULES) $(JS)/$(MODULES) $(PAGE) $(SITE) $(VENV)/done
 test-clients: servers/node/dist/index.d.ts
 test-clients: ## test with real browsers, clients and publishers
@@ -298,7 +299,7 @@ test-clients: ## test with real browsers, clients and publishers
 	echo "== client tests"
 	cd $(CLIENTS)
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway
-	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test --test-concurrency=2 --test-timeout=600000
+	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test --test-concurrency=2 --test-timeout=1800000
 
 $(CLIENTS)/$(MODULES): $(CLIENTS)/react/with-18/package.json
 %/$(MODULES): %/package.json %/package-lock.json

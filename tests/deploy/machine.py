@@ -191,8 +191,9 @@ class Shell:
 
     def _give_up(self):
         """Ends all processes, so that none of them keeps the output open."""
+        self.journal = f"no end after {GUARD:.0f} s"
         try:
-            self.journal = self._read_journal() + f"\nno end after {GUARD:.0f} s"
+            self.journal = self._read_journal() + "\n" + self.journal
         finally:
             self.machine.process.kill()
 

@@ -44,7 +44,7 @@ pub use sse::Sse;
 pub use ticket::ticket;
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time after which an awaited event is considered missing. Generous, because machines that run
 /// tests are busy, but below the 60 s after which a gateway closes idle connections by itself.
@@ -68,14 +68,14 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = probe().await {
+    let deadline = tokio::time::Instant::now() + guard;
+    while let Ok(probed) = tokio::time::timeout_at(deadline, probe()).await {
+        if let Some(value) = probed {
             return value;
         }
-        assert!(started.elapsed() < guard, "gave up after {guard:?} waiting for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!("gave up after {guard:?} waiting for {what}");
 }
 
 /// Percent-encodes a query value.
