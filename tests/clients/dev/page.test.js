@@ -245,6 +245,16 @@ test('page requests again what it gets no response to', async (t) => {
   await shows(tab, '#published', String(publish.length));
 });
 
+test('page says whether an event may have been published', async (t) => {
+  const { tab } = await demo(t);
+  await tab.fill('#channel', 'nowhere');
+  await tab.click('#publish button[type=submit]');
+  await shows(tab, '#publish-result', /^Not published: .+ \(bad-channel\)$/);
+  await tab.route('**/publish', (route) => route.abort());
+  await tab.click('#publish button[type=submit]');
+  await shows(tab, '#publish-result', /^Perhaps not published: /);
+});
+
 test('page of a previous run asks for a reload', async (t) => {
   const first = await dev(t);
   const proxy = await tcpProxy(t, first.port);

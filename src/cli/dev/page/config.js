@@ -22,7 +22,7 @@ export async function api(path, body, method = 'POST') {
     signal: AbortSignal.timeout(MAX_WAIT),
   }).catch((error) => {
     if (error.name !== 'TimeoutError') throw error;
-    throw new Error(`no response in ${MAX_WAIT / 1000} s; look at what arrives`);
+    throw new Error(`no response in ${MAX_WAIT / 1000} s`);
   });
   const value = parse(await response.text());
   if (!response.ok) {
@@ -43,3 +43,7 @@ export async function publish(event) {
   }
   return results.map(({ id }) => id);
 }
+
+/** What to show if `publish` rejects. Without a response, the event may have been published. */
+export const failure = ({ message, code }) =>
+  code ? `Not published: ${message} (${code})` : `Perhaps not published: ${message}`;

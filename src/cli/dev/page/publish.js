@@ -1,5 +1,5 @@
 // The form that publishes events.
-import { USER_CHANNEL, publish } from './config.js';
+import { USER_CHANNEL, failure, publish } from './config.js';
 import { $, element, showResult } from './dom.js';
 import * as record from './record.js';
 import { listen } from './stream.js';
@@ -58,7 +58,7 @@ async function submit(count) {
     waiting = { id: ids[0], at };
     showLatency();
   } catch (error) {
-    fail('Not published: ' + error.message + (error.code ? ` (${error.code})` : ''));
+    fail(failure(error));
   }
 }
 

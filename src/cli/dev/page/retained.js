@@ -1,5 +1,5 @@
 // The panel of retained values: sets and deletes them, and shows those that the stream brought.
-import { publish } from './config.js';
+import { failure, publish } from './config.js';
 import { $, element, showResult } from './dom.js';
 import { restart } from './stream.js';
 
@@ -30,7 +30,7 @@ export function setUpValues() {
       await publish({ channel: CHANNEL, ...event });
       showResult('values-result', 'ok', done);
     } catch (error) {
-      showResult('values-result', 'bad', 'Not published: ' + error.message);
+      showResult('values-result', 'bad', failure(error));
     }
   };
   $('keep').onsubmit = (event) => {
