@@ -169,7 +169,9 @@ test('tab ahead of the hub gets no older events', { timeout: 120_000 }, async (t
     JSON.stringify({ n: ++numbers.n }),
   );
   const second = await tab(context, site, { url, lastEventId: id, ...options });
-  await stateIs(second, 'reconnecting');
+  // It queues for the lock once it follows the hub.
+  await second.waitForFunction(async () => (await navigator.locks.query()).pending.length === 1);
+  assert.equal((await seen(second)).state, 'connecting');
   proxy.release();
   await received(first, await numbers.publish(2));
   await expectComplete(second, numbers.n, 8);
