@@ -74,7 +74,8 @@ export async function setUp(t) {
       headers: { authorization: `Bearer ${API_KEY}` },
     }),
     startWorker: () => {
-      const worker = node(script('tsx/dist/cli.mjs'), 'scripts/worker.ts');
+      // Without tsx's own process, which would leave the worker behind if it is killed.
+      const worker = node('--import', 'tsx', 'scripts/worker.ts');
       t.after(() => kill(worker));
     },
     device: async ({ toastsStay = true, ...look } = {}) => {
