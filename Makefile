@@ -299,7 +299,8 @@ test-clients: ## test with real browsers, clients and publishers
 	echo "== client tests"
 	cd $(CLIENTS)
 	export SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway
-	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python node --test --test-concurrency=2 --test-timeout=1800000
+	SSE_GATEWAY_PYTHON=$(abspath $(VENV))/bin/python \
+	  node --test --test-concurrency=2 --test-timeout=1800000
 
 $(CLIENTS)/$(MODULES): $(CLIENTS)/react/with-18/package.json
 %/$(MODULES): %/package.json %/package-lock.json
