@@ -38,7 +38,8 @@ pub struct Encoded {
 }
 
 /// Space for the size of a chunk: 8 hexadecimal digits and CRLF.
-const SIZE_BYTES: usize = 10;
+const SIZE_SPACE: &str = "          ";
+const SIZE_BYTES: usize = SIZE_SPACE.len();
 const CHUNK_END: &str = "\r\n";
 
 /// Encodes a frame as [`encode`] does, and also as a chunk.
@@ -50,7 +51,7 @@ pub fn encode_event(
 ) -> Encoded {
     debug_assert!(!event.contains(['\r', '\n']));
     let mut out = String::with_capacity(SIZE_BYTES + 66 + event.len() + data.len());
-    out.push_str(&" ".repeat(SIZE_BYTES));
+    out.push_str(SIZE_SPACE);
     if let Some(ms) = retry_ms {
         let _ = writeln!(out, "retry: {ms}");
     }
@@ -73,11 +74,23 @@ pub fn encode_event(
     let end = out.len();
     out.push_str(CHUNK_END);
     let mut out = out.into_bytes();
-    let size = format!("{:x}{CHUNK_END}", end - SIZE_BYTES);
-    let start = SIZE_BYTES - size.len();
-    out[start..SIZE_BYTES].copy_from_slice(size.as_bytes());
+    let start = put_size(&mut out[..SIZE_BYTES], end - SIZE_BYTES);
     let out = Bytes::from(out);
     Encoded { frame: out.slice(SIZE_BYTES..end), chunk: out.slice(start..), name }
+}
+
+/// Writes the size of a chunk, and CRLF, to the end of `space`; returns where it starts.
+fn put_size(space: &mut [u8], mut size: usize) -> usize {
+    let mut start = space.len() - CHUNK_END.len();
+    space[start..].copy_from_slice(CHUNK_END.as_bytes());
+    loop {
+        start -= 1;
+        space[start] = b"0123456789abcdef"[size % 16];
+        size /= 16;
+        if size == 0 {
+            return start;
+        }
+    }
 }
 
 /// The `retry:` in ms that a frame begins with.

@@ -5,7 +5,7 @@ use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
     http::{
         StatusCode,
-        header::{self, HeaderValue},
+        header::{self, HeaderName, HeaderValue},
     },
 };
 
@@ -25,6 +25,8 @@ use crate::{
     admission::{AdmissionError, AdmissionRequest, Admitted, ClientStream, Denied, RequestClient},
     core::{reasons::BusyReason, transport::Transport},
 };
+
+static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Why a request gets no stream.
 #[derive(Debug)]
@@ -120,7 +122,7 @@ pub async fn admit(
 
 /// The last event id: from the header, otherwise from either name in the query.
 fn last_event_id(request: &HttpRequest, params: &Params) -> Option<String> {
-    let header = request.headers().get("last-event-id");
+    let header = request.headers().get(&LAST_EVENT_ID);
     let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let named = || params.non_empty("lastEventId").or_else(|| params.non_empty("last_event_id"));
     header.filter(|id| !id.is_empty()).or_else(|| named().map(str::to_owned))

@@ -9,7 +9,10 @@ use crate::{core::address, settings::Server};
 /// The address of a request's client; `None` if it has already disconnected. Headers of trusted
 /// proxies are evaluated.
 pub fn client_address(request: &HttpRequest, settings: &Server) -> Option<IpAddr> {
-    let peer = request.peer_addr()?.ip();
+    let peer = request.peer_addr()?.ip().to_canonical();
+    if !address::is_trusted(peer, &settings.trusted_proxies) {
+        return Some(peer);
+    }
     let header = settings.client_address_header;
     let lines = request.headers().get_all(header.name());
     let lines: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();

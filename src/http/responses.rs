@@ -6,7 +6,7 @@ use actix_web::{
     HttpResponse, HttpResponseBuilder, Resource, Route,
     http::{
         StatusCode,
-        header::{self, HeaderValue},
+        header::{self, HeaderName, HeaderValue},
     },
     web,
 };
@@ -83,14 +83,17 @@ pub fn other_method(methods: &'static str) -> impl Fn() -> Ready<HttpResponse> +
     }
 }
 
+static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
 /// The head of every event stream.
 pub fn event_stream() -> HttpResponseBuilder {
+    let text = HeaderValue::from_static;
     let mut response = HttpResponse::Ok();
     response
-        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
-        .insert_header(("x-accel-buffering", "no"))
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::CONTENT_TYPE, text("text/event-stream")))
+        .insert_header((header::CACHE_CONTROL, text("no-cache, no-transform")))
+        .insert_header((X_ACCEL_BUFFERING.clone(), text("no")))
+        .insert_header((header::REFERRER_POLICY, text("no-referrer")))
         // A connection whose stream has ended is not reused: after a drain the client must connect
         // to another instance.
         .force_close();

@@ -42,7 +42,7 @@ impl KeyNames {
 
     /// A function of the library, `sse_<name>`.
     pub fn function(&self, name: &str) -> String {
-        format!("{}_{name}", self.function_prefix)
+        [&self.function_prefix, "_", name].concat()
     }
 
     /// `{broadcast}`: the slot of all broadcasts and of everything that belongs to no user.
@@ -183,7 +183,7 @@ impl KeyNames {
 
     /// The live channel of a user.
     pub fn live_user(&self, user: &str) -> String {
-        self.key(&format!("live:{{{}user:{user}:events}}", self.channel_prefix))
+        [&self.key_prefix, "live:{", &self.channel_prefix, "user:", user, ":events}"].concat()
     }
 
     /// The live channel of all broadcasts.
@@ -203,7 +203,7 @@ impl KeyNames {
 
     /// The public name of a user's channel.
     pub fn public_user(&self, user: &str) -> String {
-        self.public(&format!("user:{user}:events"))
+        [&self.channel_prefix, "user:", user, ":events"].concat()
     }
 
     /// The key by which `sse_publish` names a channel: its name, or for a broadcast

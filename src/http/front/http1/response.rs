@@ -46,16 +46,18 @@ pub fn head<B>(response: &Response<B>, framing: Framing, closes: bool) -> Vec<u8
     let status = response.status();
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = Vec::with_capacity(512);
-    // Writing into a Vec cannot fail.
-    let _ = write!(head, "HTTP/1.1 {} {reason}\r\n", status.as_u16());
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
     let own = [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::DATE];
     for (name, value) in response.headers().iter().filter(|(name, _)| !own.contains(name)) {
         let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
         parts.iter().for_each(|part| head.extend_from_slice(part));
     }
+    // Writing into a Vec cannot fail.
     let _ = match framing {
         Framing::Length(bytes) => write!(head, "content-length: {bytes}\r\n"),
-        Framing::Chunked => write!(head, "transfer-encoding: chunked\r\n"),
+        Framing::Chunked => head.write_all(b"transfer-encoding: chunked\r\n"),
         Framing::None | Framing::UntilClose => Ok(()),
     };
     if closes {
@@ -79,6 +81,6 @@ fn write_date(head: &mut Vec<u8>) {
             *text = httpdate::fmt_http_date(now);
             *of = second;
         }
-        let _ = write!(head, "date: {text}\r\n");
+        ["date: ", text, "\r\n"].iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
     });
 }
