@@ -163,7 +163,7 @@ impl Admission {
         };
         let route = route.ok_or(LinkDown)?;
         // Before the logs are read: then they contain everything up to H.
-        let clock = route.link.log_snapshot().await?;
+        let clock = route.link().log_snapshot().await?;
         let range = range(request, part, &clock)?;
         let is_visible = |event: &Event| is_visible(ticket, event);
         match history::read(&route.commands, &range, &clock, is_visible).await {
@@ -171,7 +171,7 @@ impl Admission {
             Ok(HistoryPage { ahead: Some(id), .. })
                 if self.routes.is_cluster() && id.is_plausible(clock.now_ms) =>
             {
-                route.state.raise_highest_id(id);
+                route.state().raise_highest_id(id);
                 Err(busy(BusyReason::RedisAway))
             }
             Ok(page) => {
@@ -197,7 +197,6 @@ impl Admission {
         let Some(route) = self.routes.user_when_up(&ticket.user).await else {
             return Err(busy(BusyReason::RedisAway));
         };
-        let Route { commands, state, .. } = route;
         let presented = request.client.session_secret(&ticket.digest);
         let session = SessionRequest {
             digest: &ticket.digest,
@@ -214,9 +213,9 @@ impl Admission {
             new_proof: "",
         };
         let grace = self.context.settings.sessions.reconnect_grace;
-        let checked = sessions::check(&commands, grace, &session).await;
-        let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
-        let error = |error| admission_error(error, &commands.address(), recovered);
+        let checked = sessions::check(&route.commands, grace, &session).await;
+        let recovered = || route.state().recovered_within(super::SESSIONS_REWRITTEN);
+        let error = |error| admission_error(error, &route.commands.address(), recovered);
         checked.map_err(|e| error(e).into())
     }
 
@@ -225,13 +224,13 @@ impl Admission {
     fn position(&self, user: Option<&str>, part: Part, h: EventId) -> StreamPosition {
         let Some(user) = user else { return h.into() };
         let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
-        let is_same = |user: &Route| broadcasts.as_ref().is_some_and(|b| b.server == user.server);
+        let is_same = |user: &Route| broadcasts.as_ref().is_some_and(|b| b.index() == user.index());
         if user.as_ref().is_some_and(is_same) {
             return h.into();
         }
         // What its link has brought last. If there was nothing yet, only the time is known.
         let now = |route: Option<&Route>| {
-            let highest = route.map(|route| route.state.highest_id());
+            let highest = route.map(|route| route.state().highest_id());
             let highest = highest.filter(|id| *id > EventId::ZERO);
             highest.unwrap_or_else(|| EventId::before_time(self.context.clock.server_ms()))
         };

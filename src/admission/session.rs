@@ -13,10 +13,7 @@ use crate::{
         reasons::{BusyReason, TicketRejection},
     },
     error_chain::ErrorChain,
-    redis::{
-        routes::Route,
-        sessions::{self, SessionError, SessionRequest},
-    },
+    redis::sessions::{self, SessionError, SessionRequest},
     state::client::Session,
 };
 
@@ -89,14 +86,15 @@ impl Admission {
             proof: opening.proof,
             new_proof: opening.new_proof,
         };
-        let Some(Route { commands, state, .. }) = self.routes.user(&ticket.user) else {
+        let Some(route) = self.routes.user(&ticket.user) else {
             return Err(AdmissionError::Busy(BusyReason::RedisAway));
         };
         let opened =
-            sessions::open(&self.sessions, &commands, settings.reconnect_grace, &request).await;
+            sessions::open(&self.sessions, &route.commands, settings.reconnect_grace, &request)
+                .await;
         opened.map_err(|error| {
-            let recovered = || state.recovered_within(super::SESSIONS_REWRITTEN);
-            admission_error(error, &commands.address(), recovered)
+            let recovered = || route.state().recovered_within(super::SESSIONS_REWRITTEN);
+            admission_error(error, &route.commands.address(), recovered)
         })
     }
 
@@ -107,7 +105,7 @@ impl Admission {
         if !names_two && !self.routes.is_cluster() {
             return None;
         }
-        let known = self.routes.broadcasts().map(|route| route.state.highest_id());
+        let known = self.routes.broadcasts().map(|route| route.state().highest_id());
         let h = known.filter(|h| *h > EventId::ZERO);
         let server_ms = self.context.clock.server_ms();
         Some(catch_up::first_of_broadcasts(cursor.map(|named| named.broadcasts), h, server_ms))

@@ -159,15 +159,13 @@ impl CatchUpDriver {
     }
 
     fn may_catch_up(&self, connection: &Connection, part: Part) -> bool {
-        self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.server))
+        self.route(connection, part).is_some_and(|route| self.hub.may_catch_up(route.index()))
     }
 
     /// Whether the streams of a client read from two servers. Those of an anonymous client read
     /// only the broadcasts.
     fn is_split(&self, client: &Client) -> bool {
-        let Some(user) = client.user() else { return false };
-        let (user, broadcasts) = (self.routes.user(user), self.routes.broadcasts());
-        user.is_some_and(|user| broadcasts.is_none_or(|other| user.server != other.server))
+        client.user().is_some_and(|user| self.routes.are_apart(user))
     }
 
     /// Splits a whole stream whose sources are on two servers. Returns whether it did.
@@ -189,7 +187,7 @@ impl CatchUpDriver {
         }
         // Another server assigned the cursor before the part moved here, and the gateway that
         // adopted this one did not know its epoch. The next watermark begins a later one.
-        snapshot.route.state.raise_highest_id(from);
+        snapshot.route.state().raise_highest_id(from);
         Box::pin(self.attach_once(catch_up)).await
     }
 
@@ -197,13 +195,13 @@ impl CatchUpDriver {
         let CatchUp { connection: c, part, .. } = catch_up;
         let route = self.route(c, *part).ok_or(LinkDown)?;
         // First, so that the hub detaches the part if this link breaks from now on.
-        c.set_server(*part, route.server);
+        c.set_server(*part, route.index());
         let user = c.client.user().filter(|_| *part != Part::Broadcasts && !c.is_subscribed());
         let Some(user) = user else {
-            let clock = route.link.clock_snapshot(c.client.user(), *part).await?;
+            let clock = route.link().clock_snapshot(c.client.user(), *part).await?;
             return Ok(Box::new(Snapshot { route, clock }));
         };
-        let (clock, subscription) = route.link.subscribe(user, *part).await?;
+        let (clock, subscription) = route.link().subscribe(user, *part).await?;
         if catch_up.is_current() {
             c.set_subscription(Box::new(subscription));
         }
@@ -391,7 +389,7 @@ impl CatchUpDriver {
         let mut later = pages.iter().flat_map(|(_, page)| page.in_later_epochs(clock.h.epoch));
         match later.find(|id| id.is_plausible(clock.now_ms)) {
             Some(id) if self.routes.is_cluster() => {
-                route.state.raise_highest_id(id);
+                route.state().raise_highest_id(id);
                 Err(Interrupted::Changed)
             }
             _ => Ok(()),

@@ -267,6 +267,11 @@ impl Commands {
         self.cluster().map_or_else(|| self.clone(), |pools| pools.of_server(server))
     }
 
+    /// The same, shared.
+    pub fn shared_of_server(self: &Arc<Self>, server: &Arc<ServerInfo>) -> Arc<Self> {
+        self.cluster().map_or_else(|| self.clone(), |pools| pools.shared_of_server(server))
+    }
+
     /// The commands for each server: the masters of a cluster, or the one server.
     pub fn each_server(&self) -> Vec<Self> {
         self.cluster().map_or_else(|| vec![self.clone()], ServerPools::each_server)

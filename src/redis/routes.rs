@@ -23,17 +23,27 @@ const POLL: Duration = Duration::from_millis(20);
 /// How to reach one Redis server.
 #[derive(Clone)]
 pub struct Route {
-    /// The server.
-    pub server: ServerIndex,
-    /// The link to it.
-    pub link: Link,
-    /// The state of the link.
-    pub state: Arc<LinkState>,
+    server: Arc<Server>,
     /// Commands for it.
-    pub commands: Commands,
+    pub commands: Arc<Commands>,
 }
 
 impl Route {
+    /// The number of the server.
+    pub fn index(&self) -> ServerIndex {
+        self.server.info.index
+    }
+
+    /// The link to it.
+    pub fn link(&self) -> &Link {
+        &self.server.link
+    }
+
+    /// The state of the link.
+    pub fn state(&self) -> &LinkState {
+        &self.server.info.state
+    }
+
     /// The epochs of other servers that this one continues for the slot of a channel, because the
     /// slot moved here without a loss.
     ///
@@ -64,23 +74,18 @@ pub async fn vouched_epochs(
 #[derive(Clone)]
 pub struct Routes {
     servers: Arc<Servers>,
-    commands: Commands,
+    commands: Arc<Commands>,
     clock: Arc<Clock>,
 }
 
 impl Routes {
     /// The routes to these servers.
     pub fn new(servers: Arc<Servers>, commands: Commands, clock: Arc<Clock>) -> Self {
-        Self { servers, commands, clock }
+        Self { servers, commands: Arc::new(commands), clock }
     }
 
-    fn route(&self, Server { info, link }: Server) -> Route {
-        Route {
-            server: info.index,
-            state: info.state.clone(),
-            commands: self.commands.of_server(&info),
-            link,
-        }
+    fn route(&self, server: Arc<Server>) -> Route {
+        Route { commands: self.commands.shared_of_server(&server.info), server }
     }
 
     /// The highest id that any of the links has brought.
@@ -104,6 +109,12 @@ impl Routes {
         self.servers.of_broadcasts().map(|server| self.route(server))
     }
 
+    /// Whether a stream of a user reads from two servers: that of the user, and another one or none
+    /// that has the broadcasts.
+    pub fn are_apart(&self, user: &str) -> bool {
+        self.servers.are_apart(user)
+    }
+
     /// The server that has a user's channel, if the link to it is up. While the instance starts,
     /// waits for that first.
     pub async fn user_when_up(&self, user: &str) -> Option<Route> {
@@ -116,14 +127,14 @@ impl Routes {
     }
 
     async fn when_up(&self, route: impl Fn() -> Option<Route>) -> Option<Route> {
-        if let Some(route) = route().filter(|route| route.state.is_up()) {
+        if let Some(route) = route().filter(|route| route.state().is_up()) {
             return Some(route);
         }
         // Boxed, because a larger future costs time for every client.
         let waiting = Box::pin(async {
             loop {
                 match route() {
-                    Some(route) => return route.state.wait_until_up().await.then_some(route),
+                    Some(route) => return route.state().wait_until_up().await.then_some(route),
                     None if self.clock.now_ms() < START_PERIOD.as_millis() as u64 => {
                         tokio::time::sleep(POLL).await;
                     }

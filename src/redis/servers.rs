@@ -133,7 +133,8 @@ impl ServerInfo {
     }
 }
 
-/// A server and the link to it. The link ends when the last clone is dropped.
+/// A server and the link to it. The link ends when the last clone is dropped. What is used for each
+/// client shares one, because clones of its parts on several threads wait for each other.
 #[derive(Clone)]
 pub struct Server {
     /// What is known of it.
@@ -147,9 +148,9 @@ enum Owners {
     /// Nothing is known yet.
     Nobody,
     /// One server owns everything.
-    One(Server),
+    One(Arc<Server>),
     /// The masters of a cluster; for each slot the number of its owner among them plus 1, or 0.
-    Slots { masters: Vec<Server>, owners: Box<[u16]> },
+    Slots { masters: Vec<Arc<Server>>, owners: Box<[u16]> },
 }
 
 /// The servers of an instance, shared by all threads.
@@ -176,7 +177,7 @@ impl Servers {
 
     /// Makes one server the owner of everything.
     pub fn set_single(&self, server: Server) {
-        self.owners.store(Arc::new(Owners::One(server)));
+        self.owners.store(Arc::new(Owners::One(Arc::new(server))));
     }
 
     /// Makes the masters of a cluster the owners of their slots.
@@ -189,11 +190,12 @@ impl Servers {
                 owners[usize::from(slot)] = number;
             }
         }
+        let masters = masters.into_iter().map(Arc::new).collect();
         self.owners.store(Arc::new(Owners::Slots { masters, owners }));
     }
 
     /// The owner of a key; `None` if nobody owns its slot.
-    pub fn of_key(&self, key: &[u8]) -> Option<Server> {
+    pub fn of_key(&self, key: &[u8]) -> Option<Arc<Server>> {
         match &**self.owners.load() {
             Owners::Nobody => None,
             Owners::One(server) => Some(server.clone()),
@@ -205,7 +207,7 @@ impl Servers {
     }
 
     /// The owner of a user's channel.
-    pub fn of_user(&self, user: &str) -> Option<Server> {
+    pub fn of_user(&self, user: &str) -> Option<Arc<Server>> {
         match &**self.owners.load() {
             Owners::One(server) => Some(server.clone()),
             _ => self.of_key(self.keys.live_user(user).as_bytes()),
@@ -213,19 +215,29 @@ impl Servers {
     }
 
     /// The owner of all broadcasts.
-    pub fn of_broadcasts(&self) -> Option<Server> {
+    pub fn of_broadcasts(&self) -> Option<Arc<Server>> {
         match &**self.owners.load() {
             Owners::One(server) => Some(server.clone()),
             _ => self.of_key(self.keys.live_broadcast().as_bytes()),
         }
     }
 
+    /// Whether a user's channel has an owner, and the broadcasts another one or none.
+    pub fn are_apart(&self, user: &str) -> bool {
+        if matches!(**self.owners.load(), Owners::One(_)) {
+            return false;
+        }
+        let index = |server: Arc<Server>| server.info.index;
+        let (user, broadcasts) = (self.of_user(user), self.of_broadcasts());
+        user.is_some_and(|user| broadcasts.map(index) != Some(index(user)))
+    }
+
     /// All servers.
     pub fn all(&self) -> Vec<Server> {
         match &**self.owners.load() {
             Owners::Nobody => Vec::new(),
-            Owners::One(server) => vec![server.clone()],
-            Owners::Slots { masters, .. } => masters.clone(),
+            Owners::One(server) => vec![(**server).clone()],
+            Owners::Slots { masters, .. } => masters.iter().map(|m| (**m).clone()).collect(),
         }
     }
 
@@ -318,7 +330,7 @@ mod tests {
         let user = slot_of(b"user:42:events");
         let others = (0..SLOTS).filter(|slot| *slot != user);
         servers.set_masters(vec![master(7, "host", [user]), master(8, "host", others)]);
-        let index = |server: Option<Server>| server.map(|s| s.info.index.0);
+        let index = |server: Option<Arc<Server>>| server.map(|s| s.info.index.0);
         assert_eq!(index(servers.of_user("42")), Some(7));
         assert_eq!(index(servers.of_key(b"sse:log:{user:42:events}")), Some(7));
         assert_eq!(index(servers.of_broadcasts()), Some(8));

@@ -63,7 +63,7 @@ pub async fn published(
     let broadcasts = routes.broadcasts_when_up().await.ok_or(PublishedError::Link)?;
     // Before the logs are read: then they contain everything up to these positions.
     let (user_clock, clock) =
-        (of_user.link.log_snapshot().await?, broadcasts.link.log_snapshot().await?);
+        (of_user.link().log_snapshot().await?, broadcasts.link().log_snapshot().await?);
     let Some(after) = after else {
         return Ok(reply(&[], StreamPosition { user: user_clock.h, broadcasts: clock.h }));
     };

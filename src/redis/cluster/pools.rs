@@ -18,7 +18,7 @@ use crate::{
 /// Opens the pool of a node when the first command is sent to it.
 pub struct ServerPools {
     context: LinkContext,
-    pools: Mutex<HashMap<ServerIndex, Commands>>,
+    pools: Mutex<HashMap<ServerIndex, Arc<Commands>>>,
 }
 
 impl ServerPools {
@@ -34,13 +34,18 @@ impl ServerPools {
 
     /// The commands for one server.
     pub fn of_server(&self, server: &Arc<ServerInfo>) -> Commands {
+        (*self.shared_of_server(server)).clone()
+    }
+
+    /// The same, shared.
+    pub fn shared_of_server(&self, server: &Arc<ServerInfo>) -> Arc<Commands> {
         let mut pools = self.pools.lock();
         if !pools.contains_key(&server.index) {
             // Servers that were replaced are not used any more.
             let current = self.context.servers.all();
             pools.retain(|index, _| current.iter().any(|server| server.info.index == *index));
         }
-        let open = || self.context.for_node(server.clone()).server_commands();
+        let open = || Arc::new(self.context.for_node(server.clone()).server_commands());
         pools.entry(server.index).or_insert_with(open).clone()
     }
 
@@ -65,7 +70,7 @@ impl ServerPools {
         self.of_owner(self.context.servers.of_key(key))
     }
 
-    fn of_owner(&self, owner: Option<Server>) -> Result<Commands, CommandError> {
+    fn of_owner(&self, owner: Option<Arc<Server>>) -> Result<Commands, CommandError> {
         let Some(owner) = owner else {
             self.context.cluster.stale.notify_one();
             return Err(CommandError::Unavailable(UnavailableError::NoOwner));

@@ -309,23 +309,23 @@ impl Recorder {
     async fn subscribe(&mut self) -> bool {
         // Unsubscribes first: an existing subscription would continue with messages that were not
         // numbered.
-        let Some(Server { link, info }) = self.linked_server() else { return false };
+        let Some(server) = self.linked_server() else { return false };
         if self.lease.is_cluster() {
             // Before the subscription, so that no change after it is overlooked.
             self.bus = BusLinks::default();
             self.bus_has_changed().await;
         }
-        self.process = info.state.server.run_id();
-        if link.plain(false).await.is_err() {
+        self.process = server.info.state.server.run_id();
+        if server.link.plain(false).await.is_err() {
             return false;
         }
         self.inbox.next_subscription();
         self.numbering = Numbering::default();
-        link.plain(true).await.is_ok()
+        server.link.plain(true).await.is_ok()
     }
 
     /// The server of the broadcasts, if its link is up.
-    fn linked_server(&self) -> Option<Server> {
+    fn linked_server(&self) -> Option<Arc<Server>> {
         self.servers.of_broadcasts().filter(|server| Some(server.info.index) == self.linked)
     }
 
@@ -372,8 +372,8 @@ impl Recorder {
         self.lease.release().await;
         self.roles += 1;
         self.lease.rename(format!("{}/{}", self.name, self.roles));
-        if let Some(Server { link, .. }) = self.linked_server() {
-            let _ = link.plain(false).await;
+        if let Some(server) = self.linked_server() {
+            let _ = server.link.plain(false).await;
         }
     }
 
