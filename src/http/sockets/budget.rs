@@ -201,7 +201,7 @@ mod tests {
         let metrics = Metrics::new();
         let budget = budget(1, &metrics);
         let taken = slot(&budget).await.unwrap();
-        let mut idle = taken.enter_idle(false);
+        let idle = taken.enter_idle(false);
         let closing = async {
             poll_fn(|cx| idle.poll_evicted(cx)).await;
             drop(taken);

@@ -4,14 +4,16 @@
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
+use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntCounter;
-use tokio::sync::oneshot;
 
 /// The idle sockets of one listener, of all its workers.
 #[derive(Clone)]
@@ -29,106 +31,137 @@ pub struct IdleLimits {
 struct Shared {
     limits: IdleLimits,
     evicted: IntCounter,
+    /// Numbers all activity of all sockets.
+    next: AtomicU64,
     queue: Mutex<Queue>,
 }
 
-#[derive(Default)]
-struct Queue {
-    next: u64,
-    /// In the order of their last activity.
-    sockets: BTreeMap<u64, Entry>,
+/// What the owner of a socket and the queue know of it.
+struct Entry {
+    sockets: IdleSockets,
+    /// The number of its last activity.
+    active: AtomicU64,
+    /// Its place in the queue: an earlier activity, or the last one. Changes under the lock only.
+    place: AtomicU64,
+    has_request: AtomicBool,
+    is_evicted: AtomicBool,
+    owner: AtomicWaker,
 }
 
-struct Entry {
-    /// Dropped to evict the socket.
-    _evict: oneshot::Sender<()>,
-    has_request: bool,
-}
+/// Sockets by their places. Activity only changes the entry: the search for the oldest socket moves
+/// those in front of it that were active meanwhile.
+#[derive(Default)]
+struct Queue(BTreeMap<u64, Arc<Entry>>);
 
 impl Queue {
-    fn push(&mut self, entry: Entry) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.sockets.insert(number, entry);
-        number
+    fn push(&mut self, place: u64, entry: Arc<Entry>) {
+        entry.place.store(place, Ordering::Relaxed);
+        self.0.insert(place, entry);
+    }
+
+    /// Takes the socket that has been inactive longest.
+    fn pop_oldest(&mut self) -> Option<Arc<Entry>> {
+        loop {
+            let (place, entry) = self.0.pop_first()?;
+            let active = entry.active.load(Ordering::Relaxed);
+            if active == place {
+                return Some(entry);
+            }
+            self.push(active, entry);
+        }
     }
 }
 
 /// A socket's entry among the idle ones; dropping it removes the entry.
-pub struct IdleSocket {
-    sockets: IdleSockets,
-    number: u64,
-    evicted: oneshot::Receiver<()>,
-}
+pub struct IdleSocket(Arc<Entry>);
 
 impl IdleSockets {
     /// Creates an empty set; `evicted` counts sockets that are closed for others.
     pub fn new(limits: IdleLimits, evicted: IntCounter) -> Self {
-        Self(Arc::new(Shared { limits, evicted, queue: Mutex::default() }))
+        let (next, queue) = (AtomicU64::new(0), Mutex::default());
+        Self(Arc::new(Shared { limits, evicted, next, queue }))
     }
 
     /// Adds a socket of a listener that has `open` sockets.
     pub fn enter(&self, open: usize, has_request: bool) -> IdleSocket {
-        let (evict, evicted) = oneshot::channel();
+        let number = self.next_number();
+        let entry = Arc::new(Entry {
+            sockets: self.clone(),
+            active: AtomicU64::new(number),
+            place: AtomicU64::new(number),
+            has_request: AtomicBool::new(has_request),
+            is_evicted: AtomicBool::new(false),
+            owner: AtomicWaker::new(),
+        });
         let IdleLimits { crowded, max } = self.0.limits;
         let mut queue = self.queue();
-        let is_full = open > crowded && queue.sockets.len() >= max;
-        let oldest = if is_full { queue.sockets.pop_first() } else { None };
-        let number = queue.push(Entry { _evict: evict, has_request });
+        let is_full = open > crowded && queue.0.len() >= max;
+        let oldest = if is_full { queue.pop_oldest() } else { None };
+        queue.push(number, entry.clone());
         drop(queue);
-        self.evict(oldest.map(|(_, entry)| entry));
-        IdleSocket { sockets: self.clone(), number, evicted }
+        self.evict(oldest);
+        IdleSocket(entry)
     }
 
     /// Evicts the socket that has been inactive longest; returns whether there was one. Its
     /// descriptor becomes free when its task has run.
     pub fn evict_oldest(&self) -> bool {
-        let oldest = self.queue().sockets.pop_first();
-        self.evict(oldest.map(|(_, entry)| entry))
+        let oldest = self.queue().pop_oldest();
+        self.evict(oldest)
     }
 
     /// Closes all sockets without a request in progress, because the listener is closing. They are
     /// not counted as evicted.
     pub fn close_all(&self) {
-        let is_closed = |_: &u64, entry: &mut Entry| !entry.has_request;
-        let closed: Vec<_> = self.queue().sockets.extract_if(.., is_closed).collect();
-        drop(closed);
+        let is_closed =
+            |_: &u64, entry: &mut Arc<Entry>| !entry.has_request.load(Ordering::Relaxed);
+        let closed: Vec<_> = self.queue().0.extract_if(.., is_closed).collect();
+        closed.iter().for_each(|(_, entry)| entry.evict());
     }
 
-    /// Drops an entry, which wakes the socket's task. The lock must not be held.
-    fn evict(&self, entry: Option<Entry>) -> bool {
+    /// The lock must not be held, because this wakes the socket's task.
+    fn evict(&self, entry: Option<Arc<Entry>>) -> bool {
         self.0.evicted.inc_by(u64::from(entry.is_some()));
-        entry.is_some()
+        entry.inspect(|entry| entry.evict()).is_some()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock()
     }
+
+    fn next_number(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Entry {
+    fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Release);
+        self.owner.wake();
+    }
 }
 
 impl IdleSocket {
-    /// Ready when the socket must be closed, and from then on.
-    pub fn poll_evicted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.evicted.is_terminated() {
-            return Poll::Ready(());
+    /// Ready when the socket must be closed, and from then on. Only one task may poll it.
+    pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.owner.register(cx.waker());
+        match self.0.is_evicted.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-        Pin::new(&mut self.evicted).poll(cx).map(|_| ())
     }
 
     /// Records activity: other sockets are evicted first.
-    pub fn touch(&mut self, has_request: bool) {
-        let mut queue = self.sockets.queue();
-        // An evicted socket remains evicted.
-        if let Some(entry) = queue.sockets.remove(&self.number) {
-            self.number = queue.push(Entry { has_request, ..entry });
-        }
+    pub fn touch(&self, has_request: bool) {
+        self.0.active.store(self.0.sockets.next_number(), Ordering::Relaxed);
+        self.0.has_request.store(has_request, Ordering::Relaxed);
     }
 }
 
 impl Drop for IdleSocket {
     fn drop(&mut self) {
-        let entry = self.sockets.queue().sockets.remove(&self.number);
-        drop(entry);
+        let mut queue = self.0.sockets.queue();
+        queue.0.remove(&self.0.place.load(Ordering::Relaxed));
     }
 }
 
@@ -164,7 +197,7 @@ mod tests {
         assert!(!is_evicted(&mut all[0]), "one socket was removed before");
         all.push(sockets.enter(21, false));
         assert!(is_evicted(&mut all[0]) && !is_evicted(&mut all[1]));
-        assert_eq!((sockets.queue().sockets.len(), counter.get()), (LIMITS.max, 1));
+        assert_eq!((sockets.queue().0.len(), counter.get()), (LIMITS.max, 1));
         assert!(sockets.evict_oldest() && is_evicted(&mut all[1]) && !is_evicted(&mut all[2]));
         sockets.close_all();
         assert!(all.iter_mut().all(is_evicted) && !sockets.evict_oldest());

@@ -50,7 +50,7 @@ pub(super) struct Inner {
     /// Number of open streams; more than one only with HTTP/2.
     streams: Cell<u32>,
     /// The entry among the idle sockets, while there is no stream.
-    idle: RefCell<Option<Box<IdleSocket>>>,
+    idle: RefCell<Option<IdleSocket>>,
     has_request: Cell<bool>,
     /// The task that closes the socket if it is evicted.
     waker: Cell<Option<Waker>>,
@@ -127,7 +127,7 @@ impl ClientTcp {
     /// Takes over an accepted connection, which is non-blocking and has inherited its options from
     /// the listener.
     pub fn new(tcp: StdTcpStream, address: SocketAddr, slot: Slot) -> Self {
-        let idle = Box::new(slot.enter_idle(false));
+        let idle = slot.enter_idle(false);
         Self(Rc::new(Inner {
             tcp: RefCell::new(Tcp::Unregistered(tcp, UNREGISTERED_CALLS)),
             slot,
@@ -346,7 +346,7 @@ impl Inner {
         self.streams.set(self.streams.get().saturating_sub(1));
         if !self.has_streams() {
             let idle = self.slot.enter_idle(self.has_request.get());
-            self.idle.replace(Some(Box::new(idle)));
+            self.idle.replace(Some(idle));
             self.wake();
         }
     }
@@ -354,14 +354,14 @@ impl Inner {
     /// See [`Peer::touch`].
     pub fn touch(&self, has_request: bool) {
         self.has_request.set(has_request);
-        if let Some(idle) = &mut *self.idle.borrow_mut() {
+        if let Some(idle) = &*self.idle.borrow() {
             idle.touch(has_request);
         }
     }
 
     /// See [`Peer::poll_evicted`].
     pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(idle) = &mut *self.idle.borrow_mut() {
+        if let Some(idle) = &*self.idle.borrow() {
             return idle.poll_evicted(cx);
         }
         let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
