@@ -165,7 +165,7 @@ impl CatchUpDriver {
     /// Whether the streams of a client read from two servers. Those of an anonymous client read
     /// only the broadcasts.
     fn is_split(&self, client: &Client) -> bool {
-        client.user().is_some_and(|user| self.routes.are_apart(user))
+        client.user().is_some_and(|user| self.routes.has_separate_broadcasts(user))
     }
 
     /// Splits a whole stream whose sources are on two servers. Returns whether it did.

@@ -109,10 +109,9 @@ impl Routes {
         self.servers.of_broadcasts().map(|server| self.route(server))
     }
 
-    /// Whether a stream of a user reads from two servers: that of the user, and another one or none
-    /// that has the broadcasts.
-    pub fn are_apart(&self, user: &str) -> bool {
-        self.servers.are_apart(user)
+    /// Whether the server of a user's channel is known, and does not have the broadcasts.
+    pub fn has_separate_broadcasts(&self, user: &str) -> bool {
+        self.servers.has_separate_broadcasts(user)
     }
 
     /// The server that has a user's channel, if the link to it is up. While the instance starts,

@@ -133,8 +133,8 @@ impl ServerInfo {
     }
 }
 
-/// A server and the link to it. The link ends when the last clone is dropped. What is used for each
-/// client shares one, because clones of its parts on several threads wait for each other.
+/// A server and the link to it. The link ends when the last clone is dropped. Code that runs for
+/// each client shares one: clones of its fields would contend for their reference counts.
 #[derive(Clone)]
 pub struct Server {
     /// What is known of it.
@@ -222,8 +222,8 @@ impl Servers {
         }
     }
 
-    /// Whether a user's channel has an owner, and the broadcasts another one or none.
-    pub fn are_apart(&self, user: &str) -> bool {
+    /// Whether a user's channel has an owner, who does not have the broadcasts.
+    pub fn has_separate_broadcasts(&self, user: &str) -> bool {
         if matches!(**self.owners.load(), Owners::One(_)) {
             return false;
         }
@@ -335,6 +335,7 @@ mod tests {
         assert_eq!(index(servers.of_key(b"sse:log:{user:42:events}")), Some(7));
         assert_eq!(index(servers.of_broadcasts()), Some(8));
         assert!(servers.is_cluster() && !servers.is_any_alive());
+        assert!(servers.has_separate_broadcasts("42"));
         servers.all()[1].info.state.set_up(true);
         assert!(servers.is_any_alive());
     }
@@ -344,7 +345,23 @@ mod tests {
         let servers = single();
         assert!(servers.all()[0].info.owns("anything"));
         assert!(servers.of_user("42").is_some() && servers.of_key(b"x").is_some());
-        assert!(!servers.is_cluster());
+        assert!(!servers.is_cluster() && !servers.has_separate_broadcasts("42"));
+    }
+
+    #[test]
+    fn broadcasts_are_separate_unless_the_users_server_has_them() {
+        let [user, broadcasts] = [&b"user:42:events"[..], b"broadcast"].map(slot_of);
+        for (slots, expected) in [
+            (vec![vec![user, broadcasts]], false),
+            (vec![vec![user], vec![broadcasts]], true),
+            (vec![vec![user]], true),
+            (vec![vec![broadcasts]], false),
+            (vec![], false),
+        ] {
+            let masters = (0..).zip(&slots).map(|(n, own)| master(n, "host", own.iter().copied()));
+            let servers = cluster(masters.collect());
+            assert_eq!(servers.has_separate_broadcasts("42"), expected, "{slots:?}");
+        }
     }
 
     #[test]

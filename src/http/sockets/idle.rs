@@ -45,7 +45,7 @@ struct Entry {
     place: AtomicU64,
     has_request: AtomicBool,
     is_evicted: AtomicBool,
-    owner: AtomicWaker,
+    waker: AtomicWaker,
 }
 
 /// Sockets by their places. Activity only changes the entry: the search for the oldest socket moves
@@ -59,12 +59,13 @@ impl Queue {
         self.0.insert(place, entry);
     }
 
-    /// Takes the socket that has been inactive longest.
-    fn pop_oldest(&mut self) -> Option<Arc<Entry>> {
+    /// Takes the socket that has been inactive longest. `next` is the number of the next activity:
+    /// no socket is moved twice, however active it is meanwhile.
+    fn pop_oldest(&mut self, next: u64) -> Option<Arc<Entry>> {
         loop {
             let (place, entry) = self.0.pop_first()?;
             let active = entry.active.load(Ordering::Relaxed);
-            if active == place {
+            if active == place || place >= next {
                 return Some(entry);
             }
             self.push(active, entry);
@@ -91,12 +92,12 @@ impl IdleSockets {
             place: AtomicU64::new(number),
             has_request: AtomicBool::new(has_request),
             is_evicted: AtomicBool::new(false),
-            owner: AtomicWaker::new(),
+            waker: AtomicWaker::new(),
         });
         let IdleLimits { crowded, max } = self.0.limits;
         let mut queue = self.queue();
         let is_full = open > crowded && queue.0.len() >= max;
-        let oldest = if is_full { queue.pop_oldest() } else { None };
+        let oldest = if is_full { queue.pop_oldest(number) } else { None };
         queue.push(number, entry.clone());
         drop(queue);
         self.evict(oldest);
@@ -106,7 +107,8 @@ impl IdleSockets {
     /// Evicts the socket that has been inactive longest; returns whether there was one. Its
     /// descriptor becomes free when its task has run.
     pub fn evict_oldest(&self) -> bool {
-        let oldest = self.queue().pop_oldest();
+        let next = self.0.next.load(Ordering::Relaxed);
+        let oldest = self.queue().pop_oldest(next);
         self.evict(oldest)
     }
 
@@ -137,14 +139,14 @@ impl IdleSockets {
 impl Entry {
     fn evict(&self) {
         self.is_evicted.store(true, Ordering::Release);
-        self.owner.wake();
+        self.waker.wake();
     }
 }
 
 impl IdleSocket {
     /// Ready when the socket must be closed, and from then on. Only one task may poll it.
     pub fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.owner.register(cx.waker());
+        self.0.waker.register(cx.waker());
         match self.0.is_evicted.load(Ordering::Acquire) {
             true => Poll::Ready(()),
             false => Poll::Pending,

@@ -61,10 +61,9 @@ Their released binaries have no further dependencies
 pub(super) const NOT_COMPARABLE: &str = "
 ## Limits of the comparison
 
-- **The gateway is built as for a release**, with profile-guided optimisation (`make optimised`):
-  the compiler lays out its code by what ran under load.
+- **`make bench` builds the gateway as for a release**, with profile-guided optimisation (`make
+  optimised`): the compiler lays out its code by what ran under load.
   The yardsticks are built as Cargo builds a release, the peers by their distributors.
-  Without the profile, 1,000 connects take about a fifth more CPU.
 - **The yardsticks do nothing else.**
   `plain-actix` has no tickets, users, topics, meaningful event ids, log, resume, limits or
   metrics, and uses Redis only for the events of single users.
