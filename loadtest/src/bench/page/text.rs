@@ -61,8 +61,8 @@ Their released binaries have no further dependencies
 pub(super) const NOT_COMPARABLE: &str = "
 ## Limits of the comparison
 
-- **`make bench` builds the gateway as for a release**, with profile-guided optimisation (`make
-  optimised`): the compiler lays out its code by what ran under load.
+- **Since 2026-11-28, `make bench` builds the gateway as for a release**, with profile-guided
+  optimisation (`make optimised`): the compiler lays out its code by what ran under load.
   The yardsticks are built as Cargo builds a release, the peers by their distributors.
 - **The yardsticks do nothing else.**
   `plain-actix` has no tickets, users, topics, meaningful event ids, log, resume, limits or
