@@ -70,15 +70,15 @@ animation: $(CLIENTS)/$(MODULES) ## update docs/images/demo.webp, the animated d
 	cargo build --locked -p sse-gateway
 	SSE_GATEWAY_BIN=$(TARGET)/debug/sse-gateway node $(CLIENTS)/animation.js docs/images/demo.webp
 
-# What `loadtest bench` finds next to it, besides the gateway.
-BENCH := loadtest yardstick-actix yardstick-send pushpin-origin
-
 build: ## build the release binary, without the profile-guided optimisation of a release
 	@bash .ci/need cc
 	cargo build --release --locked -p sse-gateway
 
 optimised: ## build the binary of a release, with profile-guided optimisation (20 minutes)
 	@.ci/optimise
+
+# What `loadtest bench` finds next to it, besides the gateway.
+BENCH := loadtest yardstick-actix yardstick-send pushpin-origin
 
 # Fails if events were lost or the CPU time per delivery exceeds the budget. Measures the binary of
 # a release. The others are measured as their own releases, the yardsticks as Cargo builds them.

@@ -9,8 +9,14 @@ from harness import ROOT, Gateway, Process, eventually, free_port, get_json, too
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 
 
+# Alerts that need a longer `for` than 1 s, because a busy machine renews leases late.
+LONGER = {"SseGatewayNoStandby": "15s"}
+
+
 def shortened(rules: str) -> str:
-    rules = re.sub(r"for: \w+", "for: 1s", rules)
+    start, *alerts = rules.split("- alert: ")
+    alerts = [re.sub(r"for: \w+", f"for: {LONGER.get(a.split()[0], '1s')}", a) for a in alerts]
+    rules = "- alert: ".join([start, *alerts])
     rules = re.sub(r"\[\d+[mhd](:\d+m)?\]", lambda m: "[20s:1s]" if m[1] else "[20s]", rules)
     assert not re.search(r"\[\d+[mhd]", rules)
     return rules
